@@ -1,0 +1,3 @@
+//! Stage 5: who must know?
+//!
+//! Messages are built from events and delivered by the embedder's [`crate::ports::Notifier`].

@@ -1,0 +1,1 @@
+//! Stage 2: what shall be done, in which order, and why not the rest?

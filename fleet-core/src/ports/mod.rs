@@ -1,0 +1,52 @@
+//! What the engine needs from outside, in the model's words.
+//!
+//! | port | is | implemented by |
+//! |---|---|---|
+//! | [`ContainerRuntime`] | containers of one engine | `fleet-docker` |
+//! | [`ImageStore`] | images of that engine | `fleet-docker` |
+//! | [`SnapshotStore`] | verified copies of volumes | `fleet-docker` |
+//! | [`HealthProbe`] | one HTTP probe | `fleet-docker` |
+//! | [`ReleaseSource`] | what a registry offers | `fleet-docker` |
+//! | [`Journal`] | the intent log of updates | `fleet-sqlite` |
+//! | [`EventStore`] | the event log for people | `fleet-sqlite` |
+//! | [`UpdateConfigRepository`] | tenants' update configs | `fleet-sqlite` |
+//! | [`SettingsStore`] | settings and pause of the fleet | `fleet-sqlite` |
+//! | [`AvailabilityStore`] | what `check` found | `fleet-sqlite` |
+//! | [`Clock`], [`Entropy`] | time and chance | `fleet-bin` |
+//! | [`Notifier`] | delivers one message | embedders, later `fleet-notify` |
+//!
+//! Every port is object-safe and has a fake that can misbehave in [`crate::testing`].
+
+mod clock;
+mod configs;
+mod error;
+mod events;
+mod health;
+mod images;
+mod journal;
+mod notifier;
+mod progress;
+mod releases;
+mod runtime;
+mod snapshots;
+
+pub use clock::{Clock, Entropy};
+pub use configs::{
+    Availability, AvailabilityStore, SettingsStore, TenantConfig, UpdateConfigRepository,
+};
+pub use error::{PortError, PortErrorKind};
+pub use events::{EventFilter, EventStore};
+pub use health::{HealthProbe, ProbeTarget, ProbeVerdict};
+pub use images::ImageStore;
+pub use journal::{
+    Deployed, Journal, JournalError, JournalWrite, NewUpdate, Quarantined, StoredUpdate,
+};
+pub use notifier::{Message, Notifier};
+pub use progress::{NoProgress, Progress, ProgressSink};
+pub use releases::ReleaseSource;
+pub use runtime::{
+    CandidateRequest, ContainerRuntime, CreateRequest, Created, EngineEvent, EngineEventKind,
+    EngineInfo, ExecOutcome, GuardRequest, Names, Repoint, RestoreRequest, StartOutcome,
+    StopOutcome,
+};
+pub use snapshots::{SnapshotRequest, SnapshotStore};
