@@ -35,6 +35,9 @@ pub enum JournalError {
     /// No such update.
     #[error("there is no update {0}")]
     NoSuchUpdate(UpdateId),
+    /// The update is over: nothing can be added to it.
+    #[error("update {0} is closed: nothing can be added to it")]
+    Closed(UpdateId),
     /// The store cannot be written or read. Whoever sees this stops at once.
     #[error("the journal failed: {message}")]
     Store {
@@ -140,7 +143,7 @@ pub trait Journal: Send + Sync {
     /// Appends to an update.
     ///
     /// # Errors
-    /// [`JournalError::Overtaken`], [`JournalError::NoSuchUpdate`], [`JournalError::Store`].
+    /// [`JournalError::Overtaken`], [`JournalError::NoSuchUpdate`], [`JournalError::Closed`], [`JournalError::Store`].
     async fn append(&self, update: &UpdateId, write: JournalWrite) -> Result<(), JournalError>;
 
     /// Updates that are not closed, oldest first.

@@ -53,6 +53,27 @@ impl NewEvent {
             data: serde_json::Value::Null,
         }
     }
+
+    /// A config was changed: of a tenant, or of the whole fleet. `data` is `{"old": …, "new": …}`.
+    #[must_use]
+    pub fn config_changed(
+        at: Timestamp,
+        actor: impl Into<String>,
+        tenant: Option<TenantId>,
+        old: &impl Serialize,
+        new: &impl Serialize,
+    ) -> Self {
+        Self {
+            tenant,
+            data: serde_json::json!({ "old": json_of(old), "new": json_of(new) }),
+            ..Self::new(at, EventKind::ConfigChanged, actor)
+        }
+    }
+}
+
+/// Configs are plain data, which always has a JSON form.
+fn json_of(value: &impl Serialize) -> serde_json::Value {
+    serde_json::to_value(value).unwrap_or_default()
 }
 
 macro_rules! event_kinds {
