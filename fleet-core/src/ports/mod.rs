@@ -50,3 +50,34 @@ pub use runtime::{
     StopOutcome,
 };
 pub use snapshots::{SnapshotRequest, SnapshotStore};
+
+use std::sync::Arc;
+
+use crate::crash::CrashPoints;
+
+/// Everything an update needs from outside, in one place.
+#[derive(Clone)]
+pub struct UpdatePorts {
+    /// Containers.
+    pub runtime: Arc<dyn ContainerRuntime>,
+    /// Images.
+    pub images: Arc<dyn ImageStore>,
+    /// Snapshots.
+    pub snapshots: Arc<dyn SnapshotStore>,
+    /// Health.
+    pub probe: Arc<dyn HealthProbe>,
+    /// The intent log.
+    pub journal: Arc<dyn Journal>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Chance.
+    pub entropy: Arc<dyn Entropy>,
+    /// Where tests make the process die.
+    pub crash: Arc<dyn CrashPoints>,
+}
+
+impl std::fmt::Debug for UpdatePorts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("UpdatePorts").finish_non_exhaustive()
+    }
+}

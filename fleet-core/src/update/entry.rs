@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cause, Step};
+use super::{Cause, Outcome, Step};
 use crate::time::Timestamp;
 
 /// One row: a step of one member began, ended or failed.
@@ -42,6 +42,23 @@ pub enum Phase {
         step: Step,
         /// Why.
         cause: Cause,
+        /// What is known all the same.
+        #[serde(default)]
+        output: serde_json::Value,
+    },
+    /// The update has an outcome.
+    Ended {
+        /// The outcome.
+        outcome: Outcome,
+        /// Why, for people; empty where there is nothing to say.
+        reason: String,
+    },
+    /// A person ended what needed one: the update goes on, in the direction the person chose.
+    Resolved {
+        /// Keep the new release, or go back to the old one.
+        keep_new: bool,
+        /// Who.
+        actor: String,
     },
     /// A new process took over: recovery decided this.
     Recovered {

@@ -6,11 +6,21 @@
 //! effect, outcome.
 
 mod entry;
+mod executor;
 mod outcome;
 mod plan;
+mod program;
+mod recover;
+mod report;
+mod state;
 mod step;
 
 pub use entry::{Entry, Phase};
+pub use executor::{ENGINE_WAIT, Executor, SagaError};
 pub use outcome::{Cause, Fault, Outcome};
 pub use plan::{MemberPlan, UpdatePlan};
+pub use program::{Action, applies, next, outcome_of_going_back, program, quarantines};
+pub use recover::{Decision, MAX_RECOVERIES, MemberObservation, Observation, Verdict, decide};
+pub use report::{StepReport, UpdateReport, downtime};
+pub use state::{Deadline, Facts, MemberState, SnapshotFact, UpdateState};
 pub use step::{Direction, Step};

@@ -1,0 +1,363 @@
+//! The effects of the steps of the way back.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::super::{Facts, Step};
+use super::Run;
+use super::error::{StepError, chain};
+use super::forward::local_tag;
+use super::look::{infrastructure, stuck};
+use crate::model::{Container, EngineHealth, RestartPolicy};
+use crate::ports::{CreateRequest, Names, PortErrorKind, RestoreRequest};
+
+/// Lines of the failed container's log that are kept.
+const EVIDENCE_LINES: u32 = 50;
+/// Tries of a restore before a person is asked.
+const RESTORE_TRIES: u32 = 3;
+
+impl Run<'_> {
+    pub(super) async fn stop_new(&mut self, member: usize) -> Result<Facts, StepError> {
+        let Some(new) = self.new_container(member).await? else {
+            return Ok(Facts::default());
+        };
+        if let Some(orphan) = self.orphan_of(&new).await? {
+            return Err(stuck(format!(
+                "a process of the new container lives on without the engine: {orphan}"
+            )));
+        }
+        if new.restart_policy != RestartPolicy::No {
+            self.ports
+                .runtime
+                .set_restart_policy(&new.id, RestartPolicy::No)
+                .await?;
+        }
+        self.stop_container(&new, self.state.plan.members[member].stop_grace)
+            .await?;
+        Ok(Facts::default())
+    }
+
+    /// A process that the engine lost sight of. Only worth looking for where the engine says that nothing runs although
+    /// a start was sent.
+    async fn orphan_of(&self, container: &Container) -> Result<Option<String>, StepError> {
+        if container.is_up() {
+            Ok(None)
+        } else {
+            Ok(self.ports.runtime.orphan(&container.id).await?)
+        }
+    }
+
+    /// Log and state of the failed container. Never blocks the way back.
+    pub(super) async fn evidence(&mut self, member: usize) -> Result<Facts, StepError> {
+        let Ok(Some(new)) = self.new_container(member).await else {
+            return Ok(Facts::default());
+        };
+        let mut text = format!("state {:?}, exit code {:?}\n", new.state, new.exit_code);
+        match self.ports.runtime.logs_tail(&new.id, EVIDENCE_LINES).await {
+            Ok(log) => text.push_str(&log),
+            Err(error) => {
+                // Writing into a String cannot fail.
+                let _ = write!(text, "no log: {}", chain(&error));
+            }
+        }
+        Ok(Facts {
+            evidence: Some(text),
+            ..Facts::default()
+        })
+    }
+
+    pub(super) async fn set_aside(&mut self, member: usize) -> Result<Facts, StepError> {
+        let Some(new) = self.new_container(member).await? else {
+            return Ok(Facts::default());
+        };
+        let name = Names::failed(
+            &self.state.plan.members[member].instance.name,
+            &self.state.plan.id,
+        );
+        self.ports.runtime.rename(&new.id, &name).await?;
+        Ok(Facts::default())
+    }
+
+    pub(super) async fn restore(&mut self, member: usize) -> Result<Facts, StepError> {
+        let Some(snapshot) = self.facts(member).snapshot.clone() else {
+            return Err(stuck(
+                "the volumes may have been written to, and there is no snapshot in the journal",
+            ));
+        };
+        self.nobody_writes(member).await?;
+        let found = self.ports.snapshots.get(&snapshot.id).await?;
+        match found {
+            Some(info) if info.manifest_sha256 == snapshot.manifest_sha256 => {}
+            Some(_) => {
+                return Err(stuck(format!(
+                    "snapshot {} is not the one that was taken",
+                    snapshot.id
+                )));
+            }
+            None => return Err(stuck(format!("snapshot {} is gone", snapshot.id))),
+        }
+        let mut volumes = Vec::new();
+        for volume in self.facts(member).volumes.clone().unwrap_or_default() {
+            match self.ports.runtime.volume(&volume.name).await? {
+                Some(now) => volumes.push(now),
+                None => {
+                    return Err(stuck(format!(
+                        "volume {} is gone; its data is in snapshot {}",
+                        volume.name, snapshot.id
+                    )));
+                }
+            }
+        }
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self
+                .ports
+                .snapshots
+                .restore(&snapshot.id, &volumes, self.progress)
+                .await
+            {
+                Ok(()) => return Ok(Facts::default()),
+                Err(error) if error.kind() == PortErrorKind::Corrupt || tries >= RESTORE_TRIES => {
+                    return Err(stuck(format!(
+                        "snapshot {} could not be put back: {}",
+                        snapshot.id,
+                        chain(&error)
+                    )));
+                }
+                Err(error) => {
+                    tracing::warn!(error = %error, "putting the data back failed, trying again")
+                }
+            }
+        }
+    }
+
+    /// No restore while anything that runs mounts the volumes: fleet's own containers are stopped already, the rest is
+    /// somebody else's.
+    async fn nobody_writes(&self, member: usize) -> Result<(), StepError> {
+        let others = self.others_on_volumes(member).await?;
+        let Some(other) = others.first() else {
+            return Ok(());
+        };
+        Err(StepError::Diverged(format!(
+            "expected nobody to use the volumes of {}, found container {} running on them",
+            self.state.plan.members[member].instance, other.name
+        )))
+    }
+
+    /// Puts the local tag back on the image it was on, unless another instance has committed the new one.
+    pub(super) async fn retag(&mut self, member: usize) -> Result<Facts, StepError> {
+        let plan = &self.state.plan.members[member];
+        let Some(tag) = local_tag(&plan.image) else {
+            return Ok(Facts::default());
+        };
+        let Some(new) = &self.facts(member).image_id else {
+            return Ok(Facts::default());
+        };
+        let deployed = self
+            .ports
+            .journal
+            .deployed()
+            .await
+            .map_err(super::SagaError::from)?;
+        let committed_elsewhere = deployed.iter().any(|other| {
+            other.instance != plan.instance
+                && other.image_id == *new
+                && other.image.familiar_tag().as_deref() == Some(&tag)
+        });
+        if committed_elsewhere {
+            return Ok(Facts::default());
+        }
+        match &self.frozen(member)?.tag_image {
+            Some(image) => match self.ports.images.tag(image, &tag).await {
+                // The image that the tag was on is not the one that ran, and somebody removed it since.
+                Err(error) if error.is_not_found() => {}
+                other => other?,
+            },
+            None => {
+                let now = self.ports.images.image(&tag).await?;
+                if now.is_some_and(|now| now.id == *new)
+                    && plan.target.as_ref().is_some_and(|t| t.local.is_none())
+                {
+                    self.ports.images.untag(&tag).await?;
+                }
+            }
+        }
+        Ok(Facts::default())
+    }
+
+    pub(super) async fn reinstate(&mut self, member: usize) -> Result<Facts, StepError> {
+        let name = self.state.plan.members[member].instance.name.to_string();
+        match self.old(member).await? {
+            Some(old) => {
+                self.name_is_free_for(member, &[&old.id]).await?;
+                self.ports.runtime.rename(&old.id, &name).await?;
+                Ok(Facts::default())
+            }
+            None => self.make_old_again(member, name).await,
+        }
+    }
+
+    /// The old container was pruned: make it again from its frozen spec.
+    async fn make_old_again(&mut self, member: usize, name: String) -> Result<Facts, StepError> {
+        if let Some(holder) = self.ports.runtime.find(&name).await? {
+            if self.is_ours(&holder) && Some(&holder.id) != self.facts(member).candidate.as_ref() {
+                // An earlier try made it and its answer was lost.
+                return Ok(Facts {
+                    restored: Some(holder.id),
+                    ..Facts::default()
+                });
+            }
+            return Err(StepError::Diverged(format!(
+                "the old container was removed, and the name {name} is held by container {}",
+                holder.id.short()
+            )));
+        }
+        let request = RestoreRequest {
+            update: self.state.plan.id,
+            name,
+            frozen: self.frozen(member)?.clone(),
+            repoint: self.repoint(member, |facts| facts.restored.clone()),
+        };
+        let created = self
+            .ports
+            .runtime
+            .create(&CreateRequest::Restore(Box::new(request)))
+            .await?;
+        Ok(Facts {
+            restored: Some(created.id),
+            ..Facts::default()
+        })
+    }
+
+    pub(super) async fn start_old(&mut self, member: usize) -> Result<Facts, StepError> {
+        let Some(old) = self.old(member).await? else {
+            return Err(infrastructure(
+                "the old container was removed by somebody else",
+            ));
+        };
+        if old.is_up() {
+            return Ok(Facts {
+                back_at: Some(self.ports.clock.now()),
+                ..Facts::default()
+            });
+        }
+        let mut result = self.ports.runtime.start(&old.id).await;
+        if result
+            .as_ref()
+            .is_err_and(crate::ports::PortError::is_not_found)
+        {
+            let frozen = self.frozen(member)?.clone();
+            self.ports.runtime.reattach(&old.id, &frozen).await?;
+            result = self.ports.runtime.start(&old.id).await;
+        }
+        self.watch.ours(&old.id);
+        result?;
+        Ok(Facts {
+            back_at: Some(self.ports.clock.now()),
+            ..Facts::default()
+        })
+    }
+
+    pub(super) async fn arm_old(&mut self, member: usize) -> Result<Facts, StepError> {
+        let policy = self.frozen(member)?.container.restart_policy;
+        match self.old(member).await? {
+            Some(old) if old.restart_policy != policy => {
+                self.ports
+                    .runtime
+                    .set_restart_policy(&old.id, policy)
+                    .await?;
+            }
+            Some(_) => {}
+            // Before the stop, a container that somebody removed is theirs to have removed.
+            None if !self.state.any_started(Step::Stop) => {}
+            None => {
+                return Err(infrastructure(
+                    "the old container was removed by somebody else",
+                ));
+            }
+        }
+        Ok(Facts::default())
+    }
+
+    /// The old container must get back to what it was, not to more.
+    pub(super) async fn gate_old(&mut self, member: usize) -> Result<Facts, StepError> {
+        let mut spec = self.state.plan.members[member].health.clone();
+        let timeout = spec.timeout.max(Duration::from_secs(30));
+        if !self.was_healthy(member) {
+            return self.old_runs(member).await;
+        }
+        spec.min_healthy = spec.min_healthy.min(Duration::from_secs(2));
+        let id = self.state.old_id(member).clone();
+        self.gate(&id, &spec, timeout, &mut true).await?;
+        Ok(Facts::default())
+    }
+
+    fn was_healthy(&self, member: usize) -> bool {
+        !matches!(
+            self.facts(member).health_before,
+            Some(EngineHealth::Unhealthy | EngineHealth::Starting)
+        )
+    }
+
+    async fn old_runs(&mut self, member: usize) -> Result<Facts, StepError> {
+        match self.old(member).await? {
+            Some(old) if old.is_up() => Ok(Facts::default()),
+            _ => Err(infrastructure("the old container does not stay up")),
+        }
+    }
+
+    /// The end of the way back has no effect outside the journal: its rows are the effect.
+    pub(super) fn rolled_back(&mut self) -> Result<Facts, StepError> {
+        Ok(Facts::default())
+    }
+
+    pub(super) async fn clean_up_back(&mut self) -> Result<Facts, StepError> {
+        for member in (0..self.state.members.len()).rev() {
+            if let Some(new) = self.new_container(member).await? {
+                self.watch.ours(&new.id);
+                self.ports.runtime.remove(&new.id).await?;
+            }
+            self.remove_guard(member).await?;
+            self.drop_keep_tags(member).await?;
+            for volume in self.facts(member).new_volumes.clone().unwrap_or_default() {
+                self.ports.runtime.remove_volume(&volume).await?;
+            }
+            let id = self.state.plan.members[member].snapshot_id;
+            self.ports.snapshots.discard(&id).await?;
+            if !self.state.volumes_dirty() {
+                // Nothing was written since: the volume itself is the last good state.
+                self.ports.snapshots.delete(&id).await?;
+            }
+            self.apply_retention(member).await?;
+        }
+        Ok(Facts::default())
+    }
+
+    /// Stops the new container where the old one runs beside it: never two versions.
+    pub(super) async fn stop_ours_beside_theirs(&mut self) -> Result<(), StepError> {
+        for member in 0..self.state.members.len() {
+            if !self.state.members[member].started.contains(&Step::Start) {
+                continue;
+            }
+            let Some(new) = self.new_container(member).await? else {
+                continue;
+            };
+            let theirs = self.old(member).await?.is_some_and(|old| old.is_up());
+            let holder = self
+                .ports
+                .runtime
+                .find(self.state.plan.members[member].instance.name.as_str())
+                .await?;
+            let replaced = holder.is_some_and(|holder| holder.id != new.id && holder.is_up());
+            if (theirs || replaced) && new.is_up() {
+                self.ports
+                    .runtime
+                    .set_restart_policy(&new.id, RestartPolicy::No)
+                    .await?;
+                self.stop_container(&new, None).await?;
+            }
+        }
+        Ok(())
+    }
+}
