@@ -169,11 +169,13 @@ impl Run<'_> {
     async fn rest(&mut self, pause: Duration, id: &ContainerId) {
         let mut sleep = self.ports.clock.sleep(pause).fuse();
         loop {
-            let changed = self.watch.changed().fuse();
-            futures::pin_mut!(changed);
-            select_biased! {
-                () = sleep => return,
-                () = changed => {}
+            {
+                let changed = self.watch.changed().fuse();
+                futures::pin_mut!(changed);
+                select_biased! {
+                    () = sleep => return,
+                    () = changed => {}
+                }
             }
             if self.watch.has_died(id) || self.watch.lost() {
                 return;
