@@ -134,6 +134,26 @@ struct CauseRow {
 }
 
 #[derive(Serialize, Deserialize)]
+struct FailedRow {
+    fault: String,
+    reason: String,
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    output: serde_json::Value,
+}
+
+#[derive(Serialize, Deserialize)]
+struct EndedRow {
+    outcome: String,
+    reason: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ResolvedRow {
+    keep_new: bool,
+    actor: String,
+}
+
+#[derive(Serialize, Deserialize)]
 struct RecoveredRow {
     forward: bool,
     reason: String,
@@ -159,13 +179,21 @@ impl StepRow {
         let (phase, step, payload) = match &entry.phase {
             Phase::Started { step, input } => ("started", Some(*step), json(input)),
             Phase::Done { step, output } => ("done", Some(*step), json(output)),
-            Phase::Failed { step, cause } => {
-                let cause = serde_json::to_string(&CauseRow::of(cause));
-                (
-                    "failed",
-                    Some(*step),
-                    Some(cause.map_err(Failure::unwritable)?),
-                )
+            Phase::Failed { step, cause, output } => {
+                let row = FailedRow {
+                    fault: fault_name(cause.fault).to_owned(),
+                    reason: cause.reason.clone(),
+                    output: output.clone(),
+                };
+                ("failed", Some(*step), Some(text_of(&row)?))
+            }
+            Phase::Ended { outcome, reason } => {
+                let row = EndedRow { outcome: outcome_name(*outcome).to_owned(), reason: reason.clone() };
+                ("ended", None, Some(text_of(&row)?))
+            }
+            Phase::Resolved { keep_new, actor } => {
+                let row = ResolvedRow { keep_new: *keep_new, actor: actor.clone() };
+                ("resolved", None, Some(text_of(&row)?))
             }
             Phase::Recovered {
                 forward,
@@ -215,9 +243,18 @@ fn phase_of(phase: &str, step: Option<&str>, payload: Option<String>) -> Result<
             output: json_of("payload", payload)?,
         },
         ("failed", Some(step)) => {
-            let row: CauseRow = required(payload)?;
-            row.cause()
-                .map_or(Phase::Unknown, |cause| Phase::Failed { step, cause })
+            let row: FailedRow = required(payload)?;
+            let cause = CauseRow { fault: row.fault, reason: row.reason }.cause();
+            cause.map_or(Phase::Unknown, |cause| Phase::Failed { step, cause, output: row.output })
+        }
+        ("ended", _) => {
+            let row: EndedRow = required(payload)?;
+            outcome_of(&row.outcome)
+                .map_or(Phase::Unknown, |outcome| Phase::Ended { outcome, reason: row.reason })
+        }
+        ("resolved", _) => {
+            let row: ResolvedRow = required(payload)?;
+            Phase::Resolved { keep_new: row.keep_new, actor: row.actor }
         }
         ("recovered", _) => recovered(required(payload)?),
         _ => Phase::Unknown,
@@ -235,6 +272,10 @@ fn recovered(row: RecoveredRow) -> Phase {
         reason: row.reason,
         cause,
     }
+}
+
+fn text_of(row: &impl Serialize) -> Result<String, Failure> {
+    serde_json::to_string(row).map_err(Failure::unwritable)
 }
 
 fn required<T: for<'de> Deserialize<'de>>(payload: Option<String>) -> Result<T, Failure> {
