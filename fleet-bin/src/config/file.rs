@@ -1,0 +1,80 @@
+//! What a configuration file may say. Every key is optional; the defaults are here.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Configuration of fleet. Labels, tenants and channels win over it; flags and the environment too.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct FileConfig {
+    /// Where fleet keeps its journal and its snapshots. Default: /var/lib/fleet for root, else the XDG state folder.
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Engine: unix:///path, tcp://host:port or http://host:port. Default: DOCKER_HOST, else the local socket.
+    pub(crate) docker_host: Option<String>,
+    /// Prefix of the labels that fleet reads. Default: "fleet.".
+    pub(crate) label_prefix: Option<String>,
+    /// What fleet writes to its log.
+    pub(crate) log: LogConfig,
+    /// Snapshots of volumes.
+    pub(crate) snapshots: SnapshotConfig,
+    /// Registries by host and port, for instance [registries."ghcr.io"].
+    pub(crate) registries: BTreeMap<String, RegistryConfig>,
+}
+
+/// What fleet writes to its log, on standard error.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct LogConfig {
+    /// error, warn, info, debug or trace, or a filter such as "warn,fleet_docker=debug". Default: "warn", and "info"
+    /// for the daemon.
+    pub(crate) level: Option<String>,
+    /// Form of the lines.
+    pub(crate) format: LogFormat,
+}
+
+/// Form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Snapshots of volumes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct SnapshotConfig {
+    /// Snapshots kept of each instance after a commit. The last good one is kept in any case.
+    #[schemars(range(min = 1))]
+    pub(crate) keep: u32,
+    /// Where snapshots are. Default: the folder "snapshots" in the data directory.
+    pub(crate) dir: Option<PathBuf>,
+}
+
+impl Default for SnapshotConfig {
+    fn default() -> Self {
+        Self { keep: 3, dir: None }
+    }
+}
+
+/// One registry.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct RegistryConfig {
+    /// User name. Default: what Docker's own config.json says for this host.
+    pub(crate) username: Option<String>,
+    /// Password or token.
+    pub(crate) password: Option<String>,
+    /// File that holds the password.
+    pub(crate) password_file: Option<PathBuf>,
+    /// Certificate authority in PEM that this registry's certificate is checked against.
+    pub(crate) ca_file: Option<PathBuf>,
+    /// Speak HTTP without TLS. Loopback needs no such permission.
+    pub(crate) plain_http: bool,
+}

@@ -1,0 +1,246 @@
+//! Configuration: found, checked, layered. Flag over environment over file over default.
+
+mod file;
+pub(crate) mod strict;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use config::{Config, File, FileFormat, Map, Value, ValueKind};
+
+pub(crate) use file::{FileConfig, LogFormat};
+
+use crate::exit::{Exit, Failure, OrExit as _, Outcome};
+
+/// A configuration and where it came from.
+#[derive(Debug, Clone)]
+pub(crate) struct Loaded {
+    /// What holds.
+    pub(crate) config: FileConfig,
+    /// The file that was used, none if there was none.
+    pub(crate) file: Option<PathBuf>,
+    /// Keys that the environment set, by the variable's name.
+    pub(crate) environment: BTreeMap<String, String>,
+}
+
+/// Files that are looked for when none is named, the first that exists wins.
+pub(crate) fn search_path() -> Vec<PathBuf> {
+    let home = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    let mut paths = vec![PathBuf::from("/etc/fleet/fleet.toml")];
+    paths.extend(home("XDG_CONFIG_HOME").map(|folder| folder.join("fleet/fleet.toml")));
+    paths.extend(home("HOME").map(|folder| folder.join(".config/fleet/fleet.toml")));
+    paths.push(PathBuf::from("fleet.toml"));
+    paths
+}
+
+/// Loads the configuration; `named` is the file of `--config` or `$FLEET_CONFIG`.
+///
+/// # Errors
+/// A named file that is not there, a file or variable that says something unknown or wrong.
+pub(crate) fn load(named: Option<&Path>) -> Outcome<Loaded> {
+    let file = match named {
+        Some(path) => Some(path.to_owned()),
+        None => search_path().into_iter().find(|path| path.exists()),
+    };
+    let text = match &file {
+        Some(path) => fs::read_to_string(path).or_exit(
+            Exit::Usage,
+            format!("the configuration {} cannot be read", path.display()),
+        )?,
+        None => String::new(),
+    };
+    let shown = file
+        .as_deref()
+        .unwrap_or(Path::new(""))
+        .display()
+        .to_string();
+    let problems = strict::problems(&text);
+    if !problems.is_empty() {
+        let lines: Vec<_> = problems
+            .iter()
+            .map(|problem| format!("{shown}: {problem}"))
+            .collect();
+        return Err(Failure::new(Exit::Usage, lines.join("\n")));
+    }
+    let variables = std::env::vars().collect();
+    let environment = environment(&variables)?;
+    let config = layer(&text, &environment)?;
+    validate(&config)?;
+    Ok(Loaded {
+        config,
+        file,
+        environment,
+    })
+}
+
+/// Variables `FLEET_SECTION__KEY` as dotted keys.
+fn environment(variables: &BTreeMap<String, String>) -> Outcome<BTreeMap<String, String>> {
+    let known = strict::known_keys();
+    let mut found = BTreeMap::new();
+    for (variable, value) in variables {
+        let Some(rest) = variable.strip_prefix("FLEET_") else {
+            continue;
+        };
+        if !rest.contains("__") {
+            continue;
+        }
+        let key = rest.to_ascii_lowercase().replace("__", ".");
+        if !known.iter().any(|pattern| matches(pattern, &key)) {
+            let hint = strict::nearest(&key, known.iter().map(String::as_str)).map_or_else(
+                String::new,
+                |near| {
+                    format!(
+                        "; did you mean FLEET_{}?",
+                        near.replace('.', "__").to_ascii_uppercase()
+                    )
+                },
+            );
+            let message = format!("environment variable {variable} sets no known key{hint}");
+            return Err(Failure::new(Exit::Usage, message));
+        }
+        found.insert(key, value.clone());
+    }
+    Ok(found)
+}
+
+fn matches(pattern: &str, key: &str) -> bool {
+    match pattern.split_once(".*.") {
+        // A registry's name may itself have dots.
+        Some((section, field)) => key
+            .strip_prefix(section)
+            .and_then(|rest| rest.strip_prefix('.'))
+            .and_then(|rest| rest.strip_suffix(field))
+            .is_some_and(|name| name.len() > 1 && name.ends_with('.')),
+        None => pattern == key,
+    }
+}
+
+fn layer(text: &str, environment: &BTreeMap<String, String>) -> Outcome<FileConfig> {
+    let mut builder = Config::builder().add_source(File::from_str(text, FileFormat::Toml));
+    for (key, value) in environment {
+        builder = builder.add_source(Variable {
+            key: key.clone(),
+            value: value.clone(),
+        });
+    }
+    builder
+        .build()
+        .and_then(Config::try_deserialize)
+        .or_exit(Exit::Usage, "the configuration cannot be used")
+}
+
+/// One variable as a source of its own, so that a name with dots stays one name.
+#[derive(Debug, Clone)]
+struct Variable {
+    key: String,
+    value: String,
+}
+
+impl config::Source for Variable {
+    fn clone_into_box(&self) -> Box<dyn config::Source + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn collect(&self) -> Result<Map<String, Value>, config::ConfigError> {
+        let origin = format!("the environment, key {}", self.key);
+        let leaf = Value::new(Some(&origin), ValueKind::String(self.value.clone()));
+        let path: Vec<&str> = match (self.key.split_once('.'), self.key.rsplit_once('.')) {
+            (Some((section, rest)), Some((_, field))) if rest.contains('.') => {
+                let name = &rest[..rest.len() - field.len() - 1];
+                vec![section, name, field]
+            }
+            _ => self.key.split('.').collect(),
+        };
+        let (first, inner) = path.split_first().unwrap_or((&"", &[]));
+        let value = inner.iter().rev().fold(leaf, |value, name| {
+            let table = Map::from_iter([((*name).to_owned(), value)]);
+            Value::new(Some(&origin), ValueKind::Table(table))
+        });
+        Ok(Map::from_iter([((*first).to_owned(), value)]))
+    }
+}
+
+fn validate(config: &FileConfig) -> Outcome<()> {
+    if config.snapshots.keep == 0 {
+        return Err(Failure::new(
+            Exit::Usage,
+            "snapshots.keep: expected at least 1, found 0",
+        ));
+    }
+    if let Some(prefix) = &config.label_prefix
+        && (prefix.is_empty() || !prefix.ends_with('.'))
+    {
+        let message =
+            format!("label_prefix: expected a prefix that ends with a dot, found {prefix:?}");
+        return Err(Failure::new(Exit::Usage, message));
+    }
+    for (name, registry) in &config.registries {
+        if registry.password.is_some() && registry.password_file.is_some() {
+            let message =
+                format!("registries.{name}: expected password or password_file, found both");
+            return Err(Failure::new(Exit::Usage, message));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn variables(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn the_environment_beats_the_file() {
+        let environment = environment(&variables(&[
+            ("FLEET_SNAPSHOTS__KEEP", "7"),
+            ("FLEET_REGISTRIES__GHCR.IO__PASSWORD_FILE", "/run/secrets/x"),
+            ("FLEET_DATA_DIR", "/elsewhere"),
+            ("HOME", "/root"),
+        ]))
+        .unwrap();
+        let text = "[snapshots]\nkeep = 2\n[registries.\"ghcr.io\"]\nusername = \"me\"\n";
+        let config = layer(text, &environment).unwrap();
+        assert_eq!(config.snapshots.keep, 7);
+        let registry = &config.registries["ghcr.io"];
+        assert_eq!(registry.username.as_deref(), Some("me"));
+        assert_eq!(
+            registry.password_file.as_deref(),
+            Some(Path::new("/run/secrets/x"))
+        );
+        assert_eq!(config.data_dir, None);
+    }
+
+    #[test]
+    fn an_unknown_variable_is_refused_with_the_nearest() {
+        let refused = environment(&variables(&[("FLEET_SNAPSHOTS__KEPT", "7")])).unwrap_err();
+        assert_eq!(
+            refused.chain(),
+            "environment variable FLEET_SNAPSHOTS__KEPT sets no known key; did you mean \
+             FLEET_SNAPSHOTS__KEEP?"
+        );
+        assert_eq!(refused.exit, Exit::Usage);
+    }
+
+    #[test]
+    fn values_that_make_no_sense_are_refused() {
+        for text in [
+            "label_prefix = \"fleet\"",
+            "[snapshots]\nkeep = 0",
+            "[registries.x]\npassword = \"a\"\npassword_file = \"b\"",
+        ] {
+            let config = layer(text, &BTreeMap::new()).unwrap();
+            assert!(validate(&config).is_err(), "{text}");
+        }
+    }
+}
