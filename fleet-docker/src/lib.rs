@@ -2,3 +2,5 @@
 //!
 //! What the engine gives and what it does not decides the layout: [`engine`] talks to it, [`recreate`] is the pure
 //! part that turns what was inspected into a create request without losing anything.
+
+pub mod registry;

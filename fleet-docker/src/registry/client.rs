@@ -1,0 +1,536 @@
+//! The client: caches, single flights, and the port.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use fleet_core::image::{Digest, ImageRef, PinnedImage};
+use fleet_core::model::{Platform, Release};
+use fleet_core::ports::{PortError, PortErrorKind, ReleaseSource};
+use fleet_core::time::Timestamp;
+use moka::future::Cache;
+use oci_spec::image::{Descriptor, ImageManifest};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, LAST_MODIFIED, LINK};
+use reqwest::{Certificate, Method, StatusCode};
+use url::Url;
+
+use super::auth::Auth;
+use super::endpoint::Endpoint;
+use super::error::{OptionsError, corrupt, failure, shared};
+use super::host::{Host, Question, Refusal};
+use super::manifest::{self, ConfigFacts, Content, Document};
+use super::options::{HostOptions, RegistryOptions};
+use super::pace::http_date;
+
+/// Largest manifest or index, as the distribution specification recommends.
+const MANIFEST_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Largest image config.
+const CONFIG_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Largest page of a list of tags.
+const TAGS_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Most pages of a list of tags: 100,000 tags.
+const TAG_PAGES_MAX: usize = 100;
+/// Tags asked for at once.
+const TAG_PAGE: usize = 1000;
+/// Most answers about tags that are remembered at once.
+const ANSWERS_MAX: u64 = 100_000;
+/// Documents that are remembered, by their size in bytes. They never change: their digest is their name.
+const DOCUMENTS_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Configs that are remembered.
+const CONFIGS_MAX: u64 = 1000;
+
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+
+/// Asks registries what they offer. Cheap to share behind an `Arc`; one per process is enough.
+#[derive(Debug)]
+pub struct RegistryClient {
+    options: RegistryOptions,
+    clients: HashMap<String, reqwest::Client>,
+    client: reqwest::Client,
+    loopback_client: reqwest::Client,
+    hosts: Mutex<HashMap<String, Arc<Host>>>,
+    answers: Cache<TagKey, Tagged>,
+    flights: Cache<TagKey, Tagged>,
+    documents: Cache<DocumentKey, Arc<Document>>,
+    configs: Cache<DocumentKey, Arc<ConfigFacts>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct TagKey {
+    registry: String,
+    repository: String,
+    tag: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct DocumentKey {
+    registry: String,
+    repository: String,
+    digest: Digest,
+}
+
+/// What a tag pointed to when it was asked for.
+#[derive(Debug, Clone)]
+struct Tagged {
+    digest: Digest,
+    modified: Option<Timestamp>,
+}
+
+impl RegistryClient {
+    /// Sets up a client. Nothing is asked yet.
+    ///
+    /// # Errors
+    /// A certificate authority cannot be read, or a configured registry is not a host.
+    ///
+    /// # Panics
+    /// No TLS provider is installed in this process: the program (or test) installs one before, see `rustls`.
+    pub fn new(options: RegistryOptions) -> Result<Self, OptionsError> {
+        let mut clients = HashMap::new();
+        for (registry, host) in &options.hosts {
+            if Endpoint::of(registry, host).is_none() {
+                return Err(OptionsError::Registry {
+                    found: registry.clone(),
+                });
+            }
+            if !host.ca_files.is_empty() {
+                clients.insert(registry.clone(), private_client(registry, host, &options)?);
+            }
+        }
+        let build = |builder: reqwest::ClientBuilder| {
+            builder.build().map_err(|source| OptionsError::Client {
+                registry: "all registries".to_owned(),
+                source,
+            })
+        };
+        let documents = Cache::builder()
+            .max_capacity(DOCUMENTS_BYTES_MAX)
+            .weigher(|_, document: &Arc<Document>| {
+                u32::try_from(document.bytes).unwrap_or(u32::MAX)
+            })
+            .build();
+        Ok(Self {
+            clients,
+            client: build(builder(&options))?,
+            loopback_client: build(builder(&options).no_proxy())?,
+            hosts: Mutex::new(HashMap::new()),
+            answers: Cache::builder()
+                .max_capacity(ANSWERS_MAX)
+                .time_to_live(options.answer_ttl)
+                .build(),
+            flights: Cache::builder().max_capacity(ANSWERS_MAX).build(),
+            documents,
+            configs: Cache::new(CONFIGS_MAX),
+            options,
+        })
+    }
+
+    /// Begins a new cycle: answers of the last one are forgotten. Questions in flight go on.
+    pub fn forget(&self) {
+        self.answers.invalidate_all();
+    }
+
+    fn host(&self, registry: &str) -> Result<Arc<Host>, PortError> {
+        // The map is only ever added to, entry by entry.
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(host) = hosts.get(registry) {
+            return Ok(Arc::clone(host));
+        }
+        let default = HostOptions::default();
+        let settings = self.options.hosts.get(registry).unwrap_or(&default);
+        let endpoint = Endpoint::of(registry, settings).ok_or_else(|| {
+            failure(
+                PortErrorKind::Invalid,
+                format!("expected a registry's host with an optional port, found {registry:?}"),
+            )
+        })?;
+        let client = match self.clients.get(registry) {
+            Some(client) => client.clone(),
+            None if endpoint.is_loopback() => self.loopback_client.clone(),
+            None => self.client.clone(),
+        };
+        let auth = Auth::new(
+            endpoint.clone(),
+            settings.login.clone(),
+            self.options.docker_config.clone(),
+        );
+        let host = Arc::new(Host::new(endpoint, client, auth, &self.options));
+        hosts.insert(registry.to_owned(), Arc::clone(&host));
+        Ok(host)
+    }
+
+    /// What a tag points to, from this cycle's answers if it was asked before.
+    async fn tagged(&self, image: &ImageRef, key: TagKey) -> Result<Tagged, PortError> {
+        let answer = self.answers.try_get_with(key, self.ask_tag(image)).await;
+        answer.map_err(shared)
+    }
+
+    /// What a tag points to now. Callers that ask at the same time share one request.
+    async fn tagged_now(&self, image: &ImageRef, key: TagKey) -> Result<Tagged, PortError> {
+        let answer = self
+            .flights
+            .try_get_with(key.clone(), self.ask_tag(image))
+            .await;
+        self.flights.invalidate(&key).await;
+        let tagged = answer.map_err(shared)?;
+        self.answers.insert(key, tagged.clone()).await;
+        Ok(tagged)
+    }
+
+    async fn ask_tag(&self, image: &ImageRef) -> Result<Tagged, PortError> {
+        let host = self.host(image.registry())?;
+        let question = manifest_question(&host, image, tag_of(image)?, Method::HEAD)?;
+        let headers = match host.ask(&question).await {
+            Ok(answer) => answer.headers,
+            Err(refusal) if head_is_unknown(&refusal) => HeaderMap::new(),
+            Err(refusal) => return Err(refusal.error),
+        };
+        if let Some(digest) = content_digest(&headers) {
+            return Ok(Tagged {
+                digest,
+                modified: modified(&headers),
+            });
+        }
+        let (document, modified) = self.get_document(&host, image, None).await?;
+        Ok(Tagged {
+            digest: document.digest.clone(),
+            modified,
+        })
+    }
+
+    /// A document by its digest, from memory if it was read before.
+    async fn document(
+        &self,
+        image: &ImageRef,
+        digest: &Digest,
+    ) -> Result<Arc<Document>, PortError> {
+        let key = document_key(image, digest);
+        let host = self.host(image.registry())?;
+        let get = async {
+            let (document, _) = self.get_document(&host, image, Some(digest)).await?;
+            Ok::<_, PortError>(document)
+        };
+        self.documents.try_get_with(key, get).await.map_err(shared)
+    }
+
+    /// Reads a document by its digest, or by the image's tag, and checks it.
+    async fn get_document(
+        &self,
+        host: &Host,
+        image: &ImageRef,
+        digest: Option<&Digest>,
+    ) -> Result<(Arc<Document>, Option<Timestamp>), PortError> {
+        let reference = match digest {
+            Some(digest) => digest.as_str(),
+            None => tag_of(image)?,
+        };
+        let question = manifest_question(host, image, reference, Method::GET)?;
+        let answer = host.ask(&question).await.map_err(|refusal| refusal.error)?;
+        let said = content_digest(&answer.headers);
+        let named: Vec<_> = digest.into_iter().chain(said.as_ref()).collect();
+        let content_type = header_text(&answer.headers, &CONTENT_TYPE);
+        let document = manifest::read(&question.what, &answer.body, content_type, &named)?;
+        let document = Arc::new(document);
+        let key = document_key(image, &document.digest);
+        if digest.is_none() {
+            self.documents.insert(key, Arc::clone(&document)).await;
+        }
+        Ok((document, modified(&answer.headers)))
+    }
+
+    async fn config(
+        &self,
+        image: &ImageRef,
+        manifest: &ImageManifest,
+    ) -> Result<(Digest, Arc<ConfigFacts>), PortError> {
+        let what = image.to_string();
+        let digest = manifest::digest_of(&what, manifest.config())?;
+        let host = self.host(image.registry())?;
+        let get = async {
+            let path = format!("{}/blobs/{digest}", image.repository());
+            let question = Question {
+                method: Method::GET,
+                url: join(&host, &path)?,
+                accept: None,
+                scope: scope(image),
+                what: format!("the config of {what}"),
+                cap: CONFIG_BYTES_MAX,
+            };
+            let answer = host.ask(&question).await.map_err(|refusal| refusal.error)?;
+            manifest::read_config(&what, &answer.body, &digest).map(Arc::new)
+        };
+        let facts = self
+            .configs
+            .try_get_with(document_key(image, &digest), get)
+            .await;
+        facts.map(|facts| (digest.clone(), facts)).map_err(shared)
+    }
+
+    async fn release(
+        &self,
+        image: &ImageRef,
+        tagged: Tagged,
+        platform: &Platform,
+    ) -> Result<Release, PortError> {
+        let what = image.to_string();
+        let top = self.document(image, &tagged.digest).await?;
+        let mut annotations = BTreeMap::new();
+        let document = match &top.content {
+            Content::Manifest(_) => Arc::clone(&top),
+            Content::Index(index) => {
+                annotations.extend(index.annotations().clone().unwrap_or_default());
+                let entry = manifest::entry_for(&what, index, platform)?;
+                let digest = manifest::digest_of(&what, entry)?;
+                self.document(image, &digest).await?
+            }
+        };
+        let Content::Manifest(manifest) = &document.content else {
+            return Err(corrupt(format!(
+                "expected a manifest in the index of {what}, found another index"
+            )));
+        };
+        manifest::check_is_image(&what, manifest)?;
+        let (config_digest, facts) = self.config(image, manifest).await?;
+        if manifest::rank(&facts.platform, platform).is_none() {
+            return Err(failure(
+                PortErrorKind::NotFound,
+                format!(
+                    "expected {what} for {}, found it for {}",
+                    manifest::words(platform),
+                    manifest::words(&facts.platform)
+                ),
+            ));
+        }
+        annotations.extend(manifest.annotations().clone().unwrap_or_default());
+        for (key, value) in &facts.labels {
+            annotations
+                .entry(key.clone())
+                .or_insert_with(|| value.clone());
+        }
+        Ok(Release {
+            image: pinned(image, tagged.digest),
+            platform_digest: document.digest.clone(),
+            config_digest: Some(config_digest),
+            local: None,
+            pushed_at: tagged.modified,
+            size_bytes: manifest
+                .layers()
+                .iter()
+                .map(Descriptor::size)
+                .fold(0, u64::saturating_add),
+            annotations,
+        })
+    }
+}
+
+#[async_trait]
+impl ReleaseSource for RegistryClient {
+    async fn digest(&self, image: &ImageRef) -> Result<Digest, PortError> {
+        match image.digest() {
+            Some(digest) => Ok(digest.clone()),
+            None => Ok(self.tagged(image, tag_key(image)?).await?.digest),
+        }
+    }
+
+    async fn resolve(&self, image: &ImageRef, platform: &Platform) -> Result<Release, PortError> {
+        if let Some(digest) = image.digest() {
+            let tagged = Tagged {
+                digest: digest.clone(),
+                modified: None,
+            };
+            return self.release(image, tagged, platform).await;
+        }
+        let key = tag_key(image)?;
+        let tagged = self.tagged_now(image, key.clone()).await?;
+        match self.release(image, tagged, platform).await {
+            // The tag may have moved between the two requests, and what it pointed to been deleted.
+            Err(error) if error.is_not_found() => {
+                let tagged = self.tagged_now(image, key).await?;
+                self.release(image, tagged, platform).await
+            }
+            result => result,
+        }
+    }
+
+    async fn tags(&self, image: &ImageRef) -> Result<Vec<String>, PortError> {
+        let host = self.host(image.registry())?;
+        let mut url = join(
+            &host,
+            &format!("{}/tags/list?n={TAG_PAGE}", image.repository()),
+        )?;
+        let mut tags = Vec::new();
+        for _ in 0..TAG_PAGES_MAX {
+            let question = Question {
+                method: Method::GET,
+                url: url.clone(),
+                accept: None,
+                scope: scope(image),
+                what: format!("the tags of {}", image.familiar_repository()),
+                cap: TAGS_BYTES_MAX,
+            };
+            let answer = host.ask(&question).await.map_err(|refusal| refusal.error)?;
+            let page: TagPage = serde_json::from_slice(&answer.body).map_err(|error| {
+                corrupt(format!("{} cannot be read", question.what)).with_source(error)
+            })?;
+            tags.extend(page.tags.unwrap_or_default());
+            match next_page(&url, &answer.headers) {
+                Some(next) => url = next,
+                None => return Ok(tags),
+            }
+        }
+        Err(corrupt(format!(
+            "expected at most {TAG_PAGES_MAX} pages of tags of {}, found more",
+            image.familiar_repository()
+        )))
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct TagPage {
+    tags: Option<Vec<String>>,
+}
+
+fn builder(options: &RegistryOptions) -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .user_agent(concat!("fleet/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .referer(false)
+        .timeout(options.request_timeout)
+        .connect_timeout(options.connect_timeout)
+}
+
+fn private_client(
+    registry: &str,
+    host: &HostOptions,
+    options: &RegistryOptions,
+) -> Result<reqwest::Client, OptionsError> {
+    let mut certificates = Vec::new();
+    for path in &host.ca_files {
+        certificates.extend(read_ca(registry, path)?);
+    }
+    let mut builder = builder(options).tls_certs_merge(certificates);
+    if Endpoint::of(registry, host).is_some_and(|endpoint| endpoint.is_loopback()) {
+        builder = builder.no_proxy();
+    }
+    builder.build().map_err(|source| OptionsError::Client {
+        registry: registry.to_owned(),
+        source,
+    })
+}
+
+fn read_ca(registry: &str, path: &Path) -> Result<Vec<Certificate>, OptionsError> {
+    let pem = std::fs::read(path).map_err(|source| OptionsError::CaFile {
+        registry: registry.to_owned(),
+        path: path.to_owned(),
+        source,
+    })?;
+    match Certificate::from_pem_bundle(&pem) {
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        _ => Err(OptionsError::CaContent {
+            registry: registry.to_owned(),
+            path: path.to_owned(),
+        }),
+    }
+}
+
+fn manifest_question(
+    host: &Host,
+    image: &ImageRef,
+    reference: &str,
+    method: Method,
+) -> Result<Question, PortError> {
+    Ok(Question {
+        method,
+        url: join(
+            host,
+            &format!("{}/manifests/{reference}", image.repository()),
+        )?,
+        accept: Some(manifest::ACCEPT),
+        scope: scope(image),
+        what: if reference.contains(':') {
+            format!("{}@{reference}", image.familiar_repository())
+        } else {
+            format!("{}:{reference}", image.familiar_repository())
+        },
+        cap: MANIFEST_BYTES_MAX,
+    })
+}
+
+fn join(host: &Host, path: &str) -> Result<Url, PortError> {
+    host.endpoint.base.join(path).map_err(|error| {
+        failure(
+            PortErrorKind::Invalid,
+            "the address of the question cannot be formed",
+        )
+        .with_source(error)
+    })
+}
+
+fn scope(image: &ImageRef) -> String {
+    format!("repository:{}:pull", image.repository())
+}
+
+fn tag_of(image: &ImageRef) -> Result<&str, PortError> {
+    image.tag().ok_or_else(|| {
+        failure(
+            PortErrorKind::Invalid,
+            format!("expected a tag in {image}, found none"),
+        )
+    })
+}
+
+fn tag_key(image: &ImageRef) -> Result<TagKey, PortError> {
+    Ok(TagKey {
+        registry: image.registry().to_owned(),
+        repository: image.repository().to_owned(),
+        tag: tag_of(image)?.to_owned(),
+    })
+}
+
+fn document_key(image: &ImageRef, digest: &Digest) -> DocumentKey {
+    DocumentKey {
+        registry: image.registry().to_owned(),
+        repository: image.repository().to_owned(),
+        digest: digest.clone(),
+    }
+}
+
+fn pinned(image: &ImageRef, digest: Digest) -> PinnedImage {
+    image.pinned(digest)
+}
+
+/// Whether a registry does not know HEAD at all, so that the GET must tell.
+fn head_is_unknown(refusal: &Refusal) -> bool {
+    matches!(
+        refusal.status,
+        Some(StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED)
+    )
+}
+
+fn header_text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a str {
+    headers
+        .get(name)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("")
+}
+
+/// `Docker-Content-Digest`, if it is of a kind that fleet can compare.
+fn content_digest(headers: &HeaderMap) -> Option<Digest> {
+    header_text(headers, &CONTENT_DIGEST).parse().ok()
+}
+
+fn modified(headers: &HeaderMap) -> Option<Timestamp> {
+    let at = http_date(header_text(headers, &LAST_MODIFIED))?;
+    Some(Timestamp::from_millis(at.as_millisecond()))
+}
+
+/// The next page of a list, which must be on the same registry.
+fn next_page(url: &Url, headers: &HeaderMap) -> Option<Url> {
+    let link = header_text(headers, &LINK);
+    let (target, rest) = link.strip_prefix('<')?.split_once('>')?;
+    if !rest.to_ascii_lowercase().contains("rel=\"next\"") && !rest.contains("rel=next") {
+        return None;
+    }
+    let next = url.join(target).ok()?;
+    (next.origin() == url.origin()).then_some(next)
+}

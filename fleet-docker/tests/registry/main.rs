@@ -1,0 +1,5 @@
+//! The registry client against Debian's `docker-registry` on loopback, and against a mock for the dialects.
+
+mod real;
+mod server;
+mod support;
