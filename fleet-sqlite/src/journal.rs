@@ -288,6 +288,7 @@ fn header(row: &Row<'_>) -> Result<StoredUpdate, Failure> {
         boot_id: row.get("boot_id")?,
         entries: Vec::new(),
         outcome,
+        volumes_dirty: row.get("volumes_dirty")?,
         closed: row.get("closed")?,
     })
 }

@@ -110,7 +110,7 @@ pub struct Deployed {
 }
 
 /// An update as stored.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredUpdate {
     /// The plan.
     pub plan: UpdatePlan,
@@ -122,6 +122,8 @@ pub struct StoredUpdate {
     pub entries: Vec<Entry>,
     /// The outcome, if it has one.
     pub outcome: Option<Outcome>,
+    /// Whether a write said that the new version may have written to the volumes. Never goes back to false.
+    pub volumes_dirty: bool,
     /// Whether it is over.
     pub closed: bool,
 }

@@ -6,6 +6,9 @@
 //! goes wrong; with one, calls are refused, answers are lost, the engine restarts, people interfere, and the process
 //! dies at a place of one's choice. Everything follows from a seed.
 //!
+//! [`MemoryStore`] keeps what the stores keep, and fails when told to; [`conformance`] holds the suites that it and every
+//! real store must pass.
+//!
 //! ```
 //! use fleet_core::ports::ContainerRuntime as _;
 //! use fleet_core::testing::{FakeHost, image, instance};
@@ -17,6 +20,8 @@
 //! assert_eq!(stopped.unwrap().exit_code, Some(0));
 //! ```
 
+pub mod conformance;
+
 mod builders;
 mod clock;
 mod engine;
@@ -24,6 +29,7 @@ mod faults;
 mod health;
 mod host;
 mod machine;
+mod memory;
 mod registry;
 mod rng;
 mod snapshots;
@@ -37,6 +43,7 @@ pub use faults::{Fault, FaultPlan, FaultRates};
 pub use health::FakeProbe;
 pub use host::{FakeCrashPoints, FakeHost};
 pub use machine::{Fact, ForeignMove, Move};
+pub use memory::{MemoryStore, WriteFault};
 pub use registry::FakeRegistry;
 pub use rng::{FakeEntropy, SeedRng};
 pub use snapshots::FakeSnapshots;
