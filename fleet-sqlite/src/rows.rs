@@ -179,7 +179,11 @@ impl StepRow {
         let (phase, step, payload) = match &entry.phase {
             Phase::Started { step, input } => ("started", Some(*step), json(input)),
             Phase::Done { step, output } => ("done", Some(*step), json(output)),
-            Phase::Failed { step, cause, output } => {
+            Phase::Failed {
+                step,
+                cause,
+                output,
+            } => {
                 let row = FailedRow {
                     fault: fault_name(cause.fault).to_owned(),
                     reason: cause.reason.clone(),
@@ -188,11 +192,17 @@ impl StepRow {
                 ("failed", Some(*step), Some(text_of(&row)?))
             }
             Phase::Ended { outcome, reason } => {
-                let row = EndedRow { outcome: outcome_name(*outcome).to_owned(), reason: reason.clone() };
+                let row = EndedRow {
+                    outcome: outcome_name(*outcome).to_owned(),
+                    reason: reason.clone(),
+                };
                 ("ended", None, Some(text_of(&row)?))
             }
             Phase::Resolved { keep_new, actor } => {
-                let row = ResolvedRow { keep_new: *keep_new, actor: actor.clone() };
+                let row = ResolvedRow {
+                    keep_new: *keep_new,
+                    actor: actor.clone(),
+                };
                 ("resolved", None, Some(text_of(&row)?))
             }
             Phase::Recovered {
@@ -244,17 +254,30 @@ fn phase_of(phase: &str, step: Option<&str>, payload: Option<String>) -> Result<
         },
         ("failed", Some(step)) => {
             let row: FailedRow = required(payload)?;
-            let cause = CauseRow { fault: row.fault, reason: row.reason }.cause();
-            cause.map_or(Phase::Unknown, |cause| Phase::Failed { step, cause, output: row.output })
+            let cause = CauseRow {
+                fault: row.fault,
+                reason: row.reason,
+            }
+            .cause();
+            cause.map_or(Phase::Unknown, |cause| Phase::Failed {
+                step,
+                cause,
+                output: row.output,
+            })
         }
         ("ended", _) => {
             let row: EndedRow = required(payload)?;
-            outcome_of(&row.outcome)
-                .map_or(Phase::Unknown, |outcome| Phase::Ended { outcome, reason: row.reason })
+            outcome_of(&row.outcome).map_or(Phase::Unknown, |outcome| Phase::Ended {
+                outcome,
+                reason: row.reason,
+            })
         }
         ("resolved", _) => {
             let row: ResolvedRow = required(payload)?;
-            Phase::Resolved { keep_new: row.keep_new, actor: row.actor }
+            Phase::Resolved {
+                keep_new: row.keep_new,
+                actor: row.actor,
+            }
         }
         ("recovered", _) => recovered(required(payload)?),
         _ => Phase::Unknown,
@@ -334,7 +357,14 @@ mod tests {
                 Fault::NotNow,
             ] {
                 let cause = Cause::new(fault, "why \"so\"");
-                check(Phase::Failed { step, cause });
+                for output in [Value::Null, serde_json::json!({ "log": ["x"] })] {
+                    let cause = cause.clone();
+                    check(Phase::Failed {
+                        step,
+                        cause,
+                        output,
+                    });
+                }
             }
         }
         for cause in [None, Some(Cause::new(Fault::Foreign, "x"))] {
@@ -344,6 +374,14 @@ mod tests {
                 cause,
             });
         }
+        check(Phase::Ended {
+            outcome: Outcome::Diverged,
+            reason: String::new(),
+        });
+        check(Phase::Resolved {
+            keep_new: false,
+            actor: "ann".to_owned(),
+        });
     }
 
     #[test]
@@ -356,6 +394,8 @@ mod tests {
         assert!(unknown("done", None, None));
         let cause = r#"{"fault":"weather","reason":"rain"}"#;
         assert!(unknown("failed", Some("stop"), Some(cause)));
+        let outcome = r#"{"outcome":"teleported","reason":""}"#;
+        assert!(unknown("ended", None, Some(outcome)));
 
         let damaged = |phase, payload: Option<&str>| {
             phase_of(phase, Some("stop"), payload.map(str::to_owned)).is_err()

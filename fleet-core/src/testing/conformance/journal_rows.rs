@@ -4,7 +4,7 @@ use super::fixtures::{
     at, deployed, digest, event, instance, new_update, plan, quarantined, rows, started, update_id,
 };
 use crate::ports::{EventFilter, EventStore, Journal, JournalWrite};
-use crate::update::{Cause, Entry, Fault, Phase, Step};
+use crate::update::{Cause, Entry, Fault, Outcome, Phase, Step};
 
 pub(super) async fn all<S: Journal + EventStore>(fresh: impl AsyncFn() -> S) {
     plans_read_back_as_written(&fresh().await).await;
@@ -55,6 +55,7 @@ async fn rows_read_back_in_order(store: &impl Journal) {
             Phase::Failed {
                 step: Step::Gate,
                 cause: cause.clone(),
+                output: serde_json::json!({ "exit_code": 1 }),
             },
         ),
         entry(
@@ -71,6 +72,20 @@ async fn rows_read_back_in_order(store: &impl Journal) {
                 forward: true,
                 reason: "committed".to_owned(),
                 cause: None,
+            },
+        ),
+        entry(
+            0,
+            Phase::Ended {
+                outcome: Outcome::Diverged,
+                reason: String::new(),
+            },
+        ),
+        entry(
+            0,
+            Phase::Resolved {
+                keep_new: true,
+                actor: "ann".to_owned(),
             },
         ),
     ];
