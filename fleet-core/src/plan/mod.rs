@@ -2,4 +2,27 @@
 //!
 //! Pure: inventory, settings, availability and an instant go in, an immutable plan comes out.
 
+pub mod strategy;
 pub mod window;
+
+mod candidate;
+mod check;
+mod held;
+mod mode;
+mod order;
+mod planner;
+mod render;
+mod rollout_plan;
+mod select;
+
+pub use candidate::{Asked, Candidate, InstanceState, Limits, PlanInput, PlannerSettings, Request};
+pub use check::{Violation, check};
+pub use held::Held;
+pub use mode::effective_mode;
+pub use planner::{PlanError, plan, plan_rollback};
+pub use render::render;
+pub use rollout_plan::{
+    DEFAULT_ESTIMATE, HeldInstance, PlannedInstance, PlannedWave, RolloutKind, RolloutPlan,
+    ScheduleSpec,
+};
+pub use select::{fleet_pause, waits};

@@ -1,0 +1,125 @@
+//! Who goes first.
+//!
+//! Cohort, priority, those whose last update failed after the others, and then a salted hash of release and instance:
+//! the same after every restart and with every build, another one for each release, so that no tenant is always the
+//! guinea pig. Tenants take turns, so that a wave is never one tenant whole. fleet's own container comes last. The order
+//! does not depend on the size of the waves: a larger percentage only adds instances to the first wave.
+
+use std::collections::HashMap;
+
+use sha2::{Digest as _, Sha256};
+
+use super::candidate::Candidate;
+use crate::ids::{InstanceId, TenantId};
+use crate::image::Digest;
+
+/// What an instance is ordered by, first things first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct OrderKey {
+    own: bool,
+    cohort: u32,
+    priority: i32,
+    failed_before: bool,
+    /// How many instances of the same tenant go before it, among those equal so far.
+    turn: u32,
+    hash: u64,
+    /// Place among the candidates; sorted by instance before, so equal hashes have an order as well.
+    place: u32,
+}
+
+/// Hashes instances for one release.
+#[derive(Debug, Clone)]
+pub(super) struct Shuffle(Sha256);
+
+impl Shuffle {
+    pub(super) fn new(salt: &str, digest: &Digest) -> Self {
+        let mut hasher = Sha256::new();
+        hasher.update(salt.as_bytes());
+        hasher.update([0]);
+        hasher.update(digest.as_str().as_bytes());
+        hasher.update([0]);
+        Self(hasher)
+    }
+
+    pub(super) fn hash(&self, instance: &InstanceId) -> u64 {
+        let mut hasher = self.0.clone();
+        hasher.update(instance.host.as_str().as_bytes());
+        hasher.update([0]);
+        hasher.update(instance.name.as_str().as_bytes());
+        let bytes = hasher.finalize();
+        bytes
+            .iter()
+            .take(8)
+            .fold(0, |hash, byte| hash << 8 | u64::from(*byte))
+    }
+}
+
+/// Rank of a cohort: its place in the list, behind the list if it is not in it.
+pub(super) fn cohort_rank(cohorts: &[String], cohort: Option<&str>) -> u32 {
+    let rank = cohort
+        .and_then(|cohort| cohorts.iter().position(|known| known == cohort))
+        .unwrap_or(cohorts.len());
+    u32::try_from(rank).unwrap_or(u32::MAX)
+}
+
+/// Orders candidates, given by their places, in place.
+pub(super) fn sort(
+    places: &mut [u32],
+    candidates: &[Candidate],
+    cohorts: &[String],
+    shuffle: &Shuffle,
+) {
+    let mut keys: Vec<OrderKey> = places
+        .iter()
+        .map(|&place| {
+            let candidate = &candidates[place as usize];
+            OrderKey {
+                own: candidate.own,
+                cohort: cohort_rank(cohorts, candidate.cohort.as_deref()),
+                priority: candidate.priority,
+                failed_before: candidate.failed_before,
+                turn: 0,
+                hash: shuffle.hash(&candidate.instance),
+                place,
+            }
+        })
+        .collect();
+    let by_instance = |a: &OrderKey, b: &OrderKey| {
+        let instance = |key: &OrderKey| &candidates[key.place as usize].instance;
+        a.cmp_but_place(b)
+            .then_with(|| instance(a).cmp(instance(b)))
+    };
+    keys.sort_unstable_by(by_instance);
+    take_turns(&mut keys, candidates);
+    keys.sort_unstable_by(by_instance);
+    for (place, key) in places.iter_mut().zip(keys) {
+        *place = key.place;
+    }
+}
+
+impl OrderKey {
+    fn class(&self) -> (bool, u32, i32, bool) {
+        (self.own, self.cohort, self.priority, self.failed_before)
+    }
+
+    fn cmp_but_place(&self, other: &Self) -> std::cmp::Ordering {
+        (self.class(), self.turn, self.hash).cmp(&(other.class(), other.turn, other.hash))
+    }
+}
+
+/// Numbers the instances of each tenant within each class, in their present order.
+fn take_turns(keys: &mut [OrderKey], candidates: &[Candidate]) {
+    let mut turns: HashMap<&TenantId, u32> = HashMap::new();
+    let mut class = None;
+    for key in keys {
+        if class != Some(key.class()) {
+            turns.clear();
+            class = Some(key.class());
+        }
+        let turn = turns
+            .entry(&candidates[key.place as usize].tenant)
+            .or_default();
+        key.turn = *turn;
+        *turn += 1;
+    }
+}

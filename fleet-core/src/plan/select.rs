@@ -1,0 +1,237 @@
+//! Which instances a rollout is about, and why not the others.
+//!
+//! One question after the other, the most permanent first; the first that says no is the reason given. Windows and
+//! freezes do not decide here: an instance that only has to wait is in the plan ([`waits`] says for what).
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::candidate::{Asked, Candidate, InstanceState, PlanInput};
+use super::held::Held;
+use super::mode::effective_mode;
+use super::rollout_plan::ScheduleSpec;
+use super::window::{Fit, Freeze, Policy, Schedule, WeeklyCalendar};
+use crate::ids::InstanceName;
+use crate::model::labels::LabelMode;
+use crate::model::{FleetSettings, GlobalMode};
+use crate::time::Timestamp;
+
+/// When each candidate may begin, or why it is not in the plan; in the order of the candidates.
+pub(super) fn select(input: &PlanInput<'_>) -> Vec<Result<ScheduleSpec, Held>> {
+    let mut verdicts: Vec<_> = input
+        .candidates
+        .iter()
+        .map(|candidate| verdict(input, candidate))
+        .collect();
+    block_groups(input.candidates, &mut verdicts);
+    verdicts
+}
+
+/// The hold on the whole fleet, if there is one.
+#[must_use]
+pub fn fleet_pause(fleet: &FleetSettings) -> Option<Held> {
+    match (&fleet.pause, fleet.mode) {
+        (Some(pause), _) => Some(Held::Paused {
+            by: pause.by.as_str().into(),
+            why: pause.reason.as_str().into(),
+        }),
+        (None, GlobalMode::Paused) => Some(Held::Paused {
+            by: "settings".into(),
+            why: "mode is paused".into(),
+        }),
+        (None, GlobalMode::Auto | GlobalMode::Manual) => None,
+    }
+}
+
+/// Why an update may not begin at this instant though nothing but time forbids it; none if it may.
+#[must_use]
+pub fn waits(
+    schedule: &Schedule,
+    estimate: Duration,
+    freezes: &[Freeze],
+    now: Timestamp,
+) -> Option<Held> {
+    if let Some(freeze) = Freeze::in_force(freezes, now) {
+        return Some(Held::Frozen {
+            until: freeze.until,
+            why: freeze.reason.as_str().into(),
+        });
+    }
+    match schedule.fit(now, estimate) {
+        Fit::Now => None,
+        Fit::Closed { opens_at } => Some(Held::OutsideWindow { opens_at }),
+        Fit::TooShort {
+            closes_at,
+            opens_at,
+        } => Some(Held::WindowTooShort {
+            closes_at,
+            opens_at,
+        }),
+    }
+}
+
+fn verdict(input: &PlanInput<'_>, candidate: &Candidate) -> Result<ScheduleSpec, Held> {
+    reason_out_of_scope(input, candidate)
+        .or_else(|| reason_of_state(input, candidate))
+        .or_else(|| fleet_pause(input.fleet))
+        .map_or(Ok(()), Err)?;
+    let config = input.tenants.get(&candidate.tenant);
+    let policy = match (&candidate.policy, config) {
+        (Some(text), None) => Some(text.parse::<Policy>().map_err(invalid)?),
+        _ => None,
+    };
+    let mode = effective_mode(input.fleet.mode, config, candidate.mode, policy.as_ref());
+    reason_of_mode(input, candidate, mode)
+        .or_else(|| reason_too_young(input, candidate))
+        .map_or(Ok(()), Err)?;
+    schedule_of(input, candidate)
+}
+
+fn invalid(error: impl std::fmt::Display) -> Held {
+    Held::InvalidSetting {
+        message: error.to_string().into(),
+    }
+}
+
+fn named(input: &PlanInput<'_>, candidate: &Candidate) -> bool {
+    match &input.request.asked {
+        Asked::ByDetection => false,
+        Asked::ByOperator { tenants } => tenants.contains(&candidate.tenant),
+        Asked::ForInstances { names } => names.contains(&candidate.instance.name),
+    }
+}
+
+fn reason_out_of_scope(input: &PlanInput<'_>, candidate: &Candidate) -> Option<Held> {
+    let limited = match &input.request.asked {
+        Asked::ByDetection => false,
+        Asked::ByOperator { tenants } => !tenants.is_empty(),
+        Asked::ForInstances { .. } => true,
+    };
+    if limited && !named(input, candidate) {
+        Some(Held::NotInScope)
+    } else if !candidate.enabled {
+        Some(Held::NotEnabled)
+    } else {
+        None
+    }
+}
+
+fn reason_of_state(input: &PlanInput<'_>, candidate: &Candidate) -> Option<Held> {
+    let request = input.request;
+    let asked_for = matches!(request.asked, Asked::ForInstances { .. });
+    if let Some(label) = candidate.restricted_by.as_deref().filter(|_| !asked_for) {
+        return Some(Held::Restricted { by: label.into() });
+    }
+    if candidate.behind == Some(false) || candidate.current.as_ref() == Some(&request.target.digest)
+    {
+        return Some(Held::NotBehind);
+    }
+    if let Some(pin) = &candidate.pin {
+        let on_digest = pin == request.target.digest.as_str();
+        let on_tag = request.target.image.tag() == Some(pin);
+        if !on_digest && !on_tag {
+            return Some(Held::Pinned {
+                to: pin.as_str().into(),
+            });
+        }
+    }
+    match candidate.state {
+        InstanceState::Updating => Some(Held::Updating),
+        InstanceState::NeedsOperator => Some(Held::NeedsOperator),
+        InstanceState::Diverged => Some(Held::Diverged),
+        InstanceState::Idle if candidate.quarantined && !request.retry_quarantined => {
+            Some(Held::Quarantined)
+        }
+        InstanceState::Idle => None,
+    }
+}
+
+fn reason_of_mode(input: &PlanInput<'_>, candidate: &Candidate, mode: LabelMode) -> Option<Held> {
+    let named = named(input, candidate);
+    if matches!(input.request.asked, Asked::ForInstances { .. }) {
+        return None;
+    }
+    match mode {
+        LabelMode::Auto => None,
+        LabelMode::Manual if named => None,
+        LabelMode::Manual => Some(Held::ManualMode),
+        // Nobody chose "notify": naming the tenant is the choice.
+        LabelMode::Notify if named && candidate.mode.is_none() => None,
+        LabelMode::Notify => Some(Held::NotifyOnly),
+        LabelMode::Off => Some(Held::Off),
+    }
+}
+
+fn reason_too_young(input: &PlanInput<'_>, candidate: &Candidate) -> Option<Held> {
+    let min_age = candidate.min_age.filter(|age| !age.is_zero())?;
+    match input
+        .request
+        .released_at
+        .map(|at| at.saturating_add(min_age))
+    {
+        None => Some(Held::TooYoung { ready_at: None }),
+        Some(ready_at) if ready_at > input.now => Some(Held::TooYoung {
+            ready_at: Some(ready_at),
+        }),
+        Some(_) => None,
+    }
+}
+
+/// Label, tenant, fleet: the first window that is configured holds. The preferred hour and the hours of a policy are for
+/// what detection opens; a person who asks means now.
+fn schedule_of(input: &PlanInput<'_>, candidate: &Candidate) -> Result<ScheduleSpec, Held> {
+    if input.request.override_window {
+        return Ok(ScheduleSpec::Always);
+    }
+    let config = input.tenants.get(&candidate.tenant);
+    let windows = candidate.window.as_ref().map(|text| vec![text.clone()]);
+    let windows = windows.or_else(|| {
+        config
+            .filter(|config| !config.windows.is_empty())
+            .map(|config| config.windows.clone())
+    });
+    if let Some(windows) = windows {
+        WeeklyCalendar::parse(&windows).map_err(invalid)?;
+        return Ok(ScheduleSpec::Windows { windows });
+    }
+    if let Some(default) = &input.settings.window {
+        return Ok(ScheduleSpec::Windows {
+            windows: vec![default.to_string()],
+        });
+    }
+    let detected = input.request.asked == Asked::ByDetection;
+    Ok(match (detected, config, &candidate.policy) {
+        (true, Some(config), _) => ScheduleSpec::Hour {
+            utc: config.preferred_hour_utc,
+        },
+        (true, None, Some(policy)) if policy.trim() != "on-push" => ScheduleSpec::Policy {
+            policy: policy.clone(),
+        },
+        _ => ScheduleSpec::Always,
+    })
+}
+
+/// What must move together waits for each other: one that is held holds all.
+fn block_groups(candidates: &[Candidate], verdicts: &mut [Result<ScheduleSpec, Held>]) {
+    let mut blocked: HashMap<&InstanceName, usize> = HashMap::new();
+    for (place, (candidate, verdict)) in candidates.iter().zip(verdicts.iter()).enumerate() {
+        let harmless = matches!(verdict, Ok(_) | Err(Held::NotBehind | Held::NotInScope));
+        if let (Some(group), false) = (&candidate.group, harmless) {
+            blocked.entry(group).or_insert(place);
+        }
+    }
+    if blocked.is_empty() {
+        return;
+    }
+    for (candidate, verdict) in candidates.iter().zip(verdicts) {
+        let by = candidate
+            .group
+            .as_ref()
+            .and_then(|group| blocked.get(group));
+        if let (Some(&by), true) = (by, verdict.is_ok()) {
+            *verdict = Err(Held::GroupBlocked {
+                by: candidates[by].instance.clone(),
+            });
+        }
+    }
+}
