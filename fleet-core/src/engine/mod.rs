@@ -1,1 +1,108 @@
-//! Drives the stages.
+//! Drives the stages: what commands and daemons call.
+//!
+//! [`Fleet`] is the façade that embedders use. It holds the ports and nothing else: every question is answered by
+//! looking, every change goes through the journal.
+
+mod admit;
+mod error;
+mod explain;
+mod instances;
+mod looking;
+mod recovery;
+mod resolve;
+mod snapshots;
+mod update;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use admit::{Admission, Target};
+pub use error::FleetError;
+pub use explain::{Explanation, Provenance};
+pub use instances::{InstanceState, InstanceView};
+pub use looking::{Managed, Survey};
+pub use recovery::{Recovery, RecoveryOutcome};
+pub use resolve::{Frozen, Keep};
+pub use update::UpdateRequest;
+
+use crate::ids::ContainerId;
+use crate::ports::{
+    AvailabilityStore, EventStore, ReleaseSource, SettingsStore, UpdateConfigRepository,
+    UpdatePorts,
+};
+use crate::update::ENGINE_WAIT;
+
+/// Everything the façade needs from outside.
+#[derive(Clone)]
+pub struct FleetPorts {
+    /// What an update needs.
+    pub update: UpdatePorts,
+    /// Registries.
+    pub releases: Arc<dyn ReleaseSource>,
+    /// The event log.
+    pub events: Arc<dyn EventStore>,
+    /// Tenants' configs.
+    pub configs: Arc<dyn UpdateConfigRepository>,
+    /// Settings of the whole fleet.
+    pub settings: Arc<dyn SettingsStore>,
+    /// What the last check found.
+    pub availability: Arc<dyn AvailabilityStore>,
+}
+
+impl fmt::Debug for FleetPorts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FleetPorts").finish_non_exhaustive()
+    }
+}
+
+/// Options of the façade.
+#[derive(Debug, Clone)]
+pub struct FleetOptions {
+    /// Prefix of users' labels.
+    pub label_prefix: String,
+    /// Snapshots kept for each instance after an update.
+    pub keep_snapshots: u32,
+    /// How long an update waits for an engine that went away before it is left to recovery.
+    pub engine_wait: Duration,
+    /// The container in which fleet itself runs, if it does.
+    pub own_container: Option<ContainerId>,
+}
+
+impl Default for FleetOptions {
+    fn default() -> Self {
+        Self {
+            label_prefix: crate::model::labels::DEFAULT_PREFIX.to_owned(),
+            keep_snapshots: 3,
+            engine_wait: ENGINE_WAIT,
+            own_container: None,
+        }
+    }
+}
+
+/// A fleet: the containers of one engine, and everything that is known of them.
+#[derive(Debug, Clone)]
+pub struct Fleet {
+    ports: FleetPorts,
+    options: FleetOptions,
+}
+
+impl Fleet {
+    /// A fleet over these ports.
+    #[must_use]
+    pub fn new(ports: FleetPorts, options: FleetOptions) -> Self {
+        Self { ports, options }
+    }
+
+    /// The ports.
+    #[must_use]
+    pub fn ports(&self) -> &FleetPorts {
+        &self.ports
+    }
+
+    /// The options.
+    #[must_use]
+    pub fn options(&self) -> &FleetOptions {
+        &self.options
+    }
+}

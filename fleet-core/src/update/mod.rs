@@ -7,8 +7,10 @@
 
 mod entry;
 mod executor;
+mod group;
 mod outcome;
 mod plan;
+mod preflight;
 mod program;
 mod recover;
 mod report;
@@ -16,9 +18,11 @@ mod state;
 mod step;
 
 pub use entry::{Entry, Phase};
-pub use executor::{ENGINE_WAIT, Executor, SagaError};
+pub use executor::{ENGINE_WAIT, Executor, SagaError, error_chain};
+pub use group::{Group, group};
 pub use outcome::{Cause, Fault, Outcome};
 pub use plan::{MemberPlan, UpdatePlan};
+pub use preflight::{Refusal, Subject, is_transitional, preflight};
 pub use program::{Action, applies, next, outcome_of_going_back, program, quarantines};
 pub use recover::{Decision, MAX_RECOVERIES, MemberObservation, Observation, Verdict, decide};
 pub use report::{StepReport, UpdateReport, downtime};

@@ -76,7 +76,8 @@ pub(super) fn blame_release_if_invalid(error: PortError) -> StepError {
 }
 
 /// An error with everything that caused it, in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -14,8 +14,8 @@ mod watch;
 use std::fmt;
 use std::time::Duration;
 
-pub use error::SagaError;
 use error::StepError;
+pub use error::{SagaError, chain as error_chain};
 use watch::Watch;
 
 use super::program::{Action, MAX_MOVES, next};

@@ -1,0 +1,193 @@
+//! `fleet explain`: why an instance is (not) updated, and where each setting came from.
+
+use super::{Fleet, FleetError, InstanceView, UpdateRequest};
+use crate::ids::ContainerId;
+use crate::model::{FrozenSpec, InstanceSettings, LabelWarning};
+use crate::update::{Refusal, group};
+
+/// Where a setting came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Provenance {
+    /// The setting.
+    pub setting: &'static str,
+    /// Its value, as text.
+    pub value: String,
+    /// `label`, `tenant`, `channel`, `config` or `default`.
+    pub source: &'static str,
+}
+
+/// Everything that is known of one instance.
+#[derive(Debug, Clone)]
+pub struct Explanation {
+    /// As `ps` shows it.
+    pub view: InstanceView,
+    /// Settings with their sources.
+    pub settings: Vec<Provenance>,
+    /// Labels that were not understood.
+    pub warnings: Vec<LabelWarning>,
+    /// Instances that move together with it, in the order of starting; itself alone if it is free.
+    pub group: Vec<String>,
+    /// What would be refused if somebody asked now.
+    pub refusals: Vec<Refusal>,
+    /// The container as it would be frozen; for the comparison of old and new spec.
+    pub frozen: Option<FrozenSpec>,
+}
+
+impl Fleet {
+    /// Explains an instance. Reads only.
+    ///
+    /// # Errors
+    /// No such instance; the engine or the store cannot be asked.
+    pub async fn explain(&self, name: &str) -> Result<Explanation, FleetError> {
+        let survey = self.survey().await?;
+        let managed = survey
+            .workload(name)
+            .ok_or_else(|| Self::unknown(&survey, name))?;
+        let views = self.instances().await?;
+        let view = match views.into_iter().find(|view| view.name == name) {
+            Some(view) => view,
+            None => self.unmanaged_view(&survey, name).await?,
+        };
+        let id: ContainerId = managed.container.id.clone();
+        let found = group(
+            &survey.inventory,
+            &survey.settings,
+            std::slice::from_ref(&id),
+        );
+        let mut refusals = found.refusals;
+        let request = UpdateRequest::asking(name);
+        for member in &found.members {
+            let found = self.refusals(&survey, member, None, &request).await?;
+            refusals.extend(found.into_iter().map(|(_, refusal)| refusal));
+        }
+        refusals.extend(self.paused().await?);
+        let names = found
+            .members
+            .iter()
+            .filter_map(|id| survey.inventory.by_id(id));
+        Ok(Explanation {
+            view,
+            settings: self
+                .provenance(managed.settings, &managed.container.labels)
+                .await?,
+            warnings: survey
+                .warnings
+                .iter()
+                .filter(|(of, _)| of == name)
+                .map(|(_, w)| w.clone())
+                .collect(),
+            group: names.map(|container| container.name.clone()).collect(),
+            refusals,
+            frozen: self.ports.update.runtime.freeze(&id).await.ok(),
+        })
+    }
+
+    async fn provenance(
+        &self,
+        settings: &InstanceSettings,
+        labels: &std::collections::BTreeMap<String, String>,
+    ) -> Result<Vec<Provenance>, FleetError> {
+        let prefix = &self.options.label_prefix;
+        let tenant = self.ports.configs.get(&settings.tenant).await?;
+        let from_label = |name: &str| labels.contains_key(&format!("{prefix}{name}"));
+        let source = |name: &str| if from_label(name) { "label" } else { "default" };
+        let health = &settings.health;
+        let mut rows = vec![
+            row("tenant", settings.tenant.to_string(), source("tenant")),
+            row("channel", settings.channel.to_string(), source("channel")),
+            row(
+                "snapshot",
+                format!("{:?}", settings.snapshot).to_lowercase(),
+                source("snapshot"),
+            ),
+            row(
+                "health.timeout",
+                format!("{:?}", health.timeout),
+                source("health.timeout"),
+            ),
+            row(
+                "health.interval",
+                format!("{:?}", health.interval),
+                source("health.interval"),
+            ),
+            row(
+                "health.min_healthy",
+                format!("{:?}", health.min_healthy),
+                source("health.min_healthy"),
+            ),
+            row(
+                "health.path",
+                health
+                    .http
+                    .as_ref()
+                    .map_or("-", |http| &http.path)
+                    .to_owned(),
+                source("health.path"),
+            ),
+            row(
+                "source",
+                if settings.local_source {
+                    "local"
+                } else {
+                    "registry"
+                }
+                .to_owned(),
+                source("source"),
+            ),
+            row(
+                "tag.policy",
+                format!("{:?}", settings.tag_policy).to_lowercase(),
+                source("tag.policy"),
+            ),
+        ];
+        let mode = match (&tenant, settings.mode) {
+            (_, Some(mode)) => row("mode", format!("{mode:?}").to_lowercase(), "label"),
+            (Some(config), None) => row("mode", config.mode.label().to_owned(), "tenant"),
+            (None, None) => row("mode", "notify".to_owned(), "default"),
+        };
+        rows.push(mode);
+        let window = match (&settings.window, &tenant) {
+            (Some(window), _) => row("window", window.clone(), "label"),
+            (None, Some(config)) if !config.windows.is_empty() => {
+                row("window", config.windows.join(", "), "tenant")
+            }
+            (None, Some(config)) => row(
+                "window",
+                format!("from {:02}:00 UTC", config.preferred_hour_utc),
+                "tenant",
+            ),
+            (None, None) => row("window", "always".to_owned(), "default"),
+        };
+        rows.push(window);
+        Ok(rows)
+    }
+}
+
+fn row(setting: &'static str, value: String, source: &'static str) -> Provenance {
+    Provenance {
+        setting,
+        value,
+        source,
+    }
+}
+
+impl UpdateRequest {
+    /// A request that only asks what would be refused.
+    pub(super) fn asking(name: &str) -> Self {
+        Self {
+            instances: vec![name.to_owned()],
+            // Any target serves: what speaks against the instance does not depend on it.
+            to: super::Target::Local(any_image()),
+            timeout: None,
+            override_window: false,
+            retry: true,
+            actor: String::new(),
+            rollout: None,
+        }
+    }
+}
+
+fn any_image() -> crate::ids::ImageId {
+    let text = format!("sha256:{}", "0".repeat(64));
+    crate::ids::ImageId::new(text).unwrap_or_else(|_| unreachable!("64 zeros are an image id"))
+}

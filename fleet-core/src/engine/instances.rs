@@ -1,0 +1,212 @@
+//! `fleet ps`: every instance with what is known of it.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Fleet, FleetError, Survey};
+use crate::ids::{ContainerId, InstanceId, TenantId};
+use crate::image::ImageRef;
+use crate::model::{Channel, Container, EngineHealth};
+use crate::ports::{Availability, Deployed, StoredUpdate};
+use crate::update::{Direction, Outcome, UpdateState};
+
+/// What an instance is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InstanceState {
+    /// Nothing.
+    Idle,
+    /// An update of it is open.
+    Updating,
+    /// An update of it is on its way back.
+    RollingBack,
+    /// An update of it is frozen: a person must decide.
+    NeedsOperator,
+    /// Somebody else changed it in the middle of an update: a person must decide.
+    Diverged,
+}
+
+impl InstanceState {
+    /// The word in output.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Updating => "updating",
+            Self::RollingBack => "rolling_back",
+            Self::NeedsOperator => "needs_operator",
+            Self::Diverged => "diverged",
+        }
+    }
+
+    /// The state of an instance with this open update.
+    #[must_use]
+    pub fn of(update: &UpdateState) -> Self {
+        match (update.outcome, update.direction) {
+            (Some(Outcome::NeedsOperator), _) => Self::NeedsOperator,
+            (Some(Outcome::Diverged), _) => Self::Diverged,
+            (_, Direction::Back) => Self::RollingBack,
+            (_, Direction::Forward) => Self::Updating,
+        }
+    }
+}
+
+/// One instance as `ps` shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstanceView {
+    /// Name.
+    pub name: String,
+    /// Container.
+    pub container_id: ContainerId,
+    /// Tenant.
+    pub tenant: TenantId,
+    /// Channel.
+    pub channel: Channel,
+    /// `Config.Image`.
+    pub image: String,
+    /// The digest it runs: as deployed by fleet, else as the engine knows it, else the image id.
+    pub digest: String,
+    /// Whether it runs.
+    pub running: bool,
+    /// Health as the engine sees it, none without a HEALTHCHECK.
+    pub health: Option<EngineHealth>,
+    /// What it is doing.
+    pub state: InstanceState,
+    /// Whether something newer is known; none: not known.
+    pub behind: Option<bool>,
+    /// The digest that is available, if it is behind.
+    pub available_digest: Option<String>,
+    /// Why it is not updated.
+    pub holds: Vec<String>,
+}
+
+impl Fleet {
+    /// Every managed instance, by name. Reads only; needs no lock.
+    ///
+    /// # Errors
+    /// The engine or the store cannot be asked.
+    pub async fn instances(&self) -> Result<Vec<InstanceView>, FleetError> {
+        let survey = self.survey().await?;
+        let open = self.ports.update.journal.load_open().await?;
+        let deployed = self.ports.update.journal.deployed().await?;
+        let available = self.ports.availability.available().await?;
+        let pause = self.ports.settings.settings().await?.pause;
+        let mut views = Vec::new();
+        for managed in survey.managed() {
+            let id = managed.id()?;
+            let digest = self
+                .running_digest(&id, managed.container, &deployed)
+                .await?;
+            let mut view = view(&survey, &id, managed.container, digest);
+            view.state = open
+                .iter()
+                .find_map(|update| state_in(update, &id))
+                .unwrap_or(InstanceState::Idle);
+            apply_availability(
+                &mut view,
+                available.iter().find(|found| found.instance == id),
+            );
+            if let Some(pause) = &pause {
+                view.holds
+                    .push(format!("paused by {}: {}", pause.by, pause.reason));
+            }
+            views.push(view);
+        }
+        Ok(views)
+    }
+
+    /// A workload that fleet does not manage, as `explain` shows it.
+    pub(super) async fn unmanaged_view(
+        &self,
+        survey: &Survey,
+        name: &str,
+    ) -> Result<InstanceView, FleetError> {
+        let managed = survey
+            .workload(name)
+            .ok_or_else(|| Self::unknown(survey, name))?;
+        let id = managed.id()?;
+        let digest = self.running_digest(&id, managed.container, &[]).await?;
+        Ok(view(survey, &id, managed.container, digest))
+    }
+
+    /// The digest that an instance runs: what fleet deployed if that is still the image, else what the engine knows of
+    /// its repository, else the image id.
+    pub(crate) async fn running_digest(
+        &self,
+        id: &InstanceId,
+        container: &Container,
+        deployed: &[Deployed],
+    ) -> Result<String, FleetError> {
+        let ours = deployed
+            .iter()
+            .find(|known| known.instance == *id && known.image_id == container.image_id);
+        if let Some(known) = ours {
+            return Ok(known.digest.to_string());
+        }
+        let image = self
+            .ports
+            .update
+            .images
+            .image(container.image_id.as_str())
+            .await?;
+        let repository = container
+            .image
+            .parse::<ImageRef>()
+            .ok()
+            .map(|image| image.familiar_repository());
+        let known = image.and_then(|image| {
+            let by_repository = image.repo_digests.iter().find_map(|entry| {
+                let (name, digest) = entry.split_once('@')?;
+                (Some(name) == repository.as_deref()).then(|| digest.to_owned())
+            });
+            by_repository
+                .or_else(|| Some(image.repo_digests.first()?.split_once('@')?.1.to_owned()))
+        });
+        Ok(known.unwrap_or_else(|| container.image_id.to_string()))
+    }
+}
+
+fn view(survey: &Survey, id: &InstanceId, container: &Container, digest: String) -> InstanceView {
+    let settings = &survey.settings[&container.id];
+    InstanceView {
+        name: id.to_string(),
+        container_id: container.id.clone(),
+        tenant: settings.tenant.clone(),
+        channel: settings.channel.clone(),
+        image: container.image.clone(),
+        digest,
+        running: container.is_up(),
+        health: container.health,
+        state: InstanceState::Idle,
+        behind: None,
+        available_digest: None,
+        holds: settings
+            .restricted_by
+            .iter()
+            .map(|label| format!("restricted by label {label}"))
+            .collect(),
+    }
+}
+
+fn state_in(update: &StoredUpdate, id: &InstanceId) -> Option<InstanceState> {
+    update
+        .plan
+        .members
+        .iter()
+        .any(|member| member.instance == *id)
+        .then(|| InstanceState::of(&UpdateState::replay(update.plan.clone(), &update.entries)))
+}
+
+fn apply_availability(view: &mut InstanceView, found: Option<&Availability>) {
+    let Some(found) = found else { return };
+    let digest = found.digest.as_ref().map(ToString::to_string);
+    // What was found may be what has been deployed since.
+    view.behind = if digest.as_deref() == Some(view.digest.as_str()) {
+        Some(false)
+    } else {
+        found.behind
+    };
+    if view.behind == Some(true) {
+        view.available_digest = digest;
+    }
+    view.holds.extend(found.note.clone());
+}

@@ -1,0 +1,217 @@
+//! `fleet snapshot`: by hand.
+
+use super::{Fleet, FleetError};
+use crate::ids::{InstanceId, SnapshotId};
+use crate::model::{Consistency, Container, MountKind, SnapshotInfo, VolumeSource};
+use crate::ports::{ProgressSink, SnapshotRequest};
+use crate::record::{EventKind, NewEvent};
+
+impl Fleet {
+    /// Copies the volumes of an instance now. Of a running one the copy is hot.
+    ///
+    /// # Errors
+    /// No such instance; a volume cannot be read; no space.
+    pub async fn snapshot_create(
+        &self,
+        name: &str,
+        actor: &str,
+        progress: &dyn ProgressSink,
+    ) -> Result<SnapshotInfo, FleetError> {
+        let survey = self.survey().await?;
+        let managed = survey
+            .workload(name)
+            .ok_or_else(|| Self::unknown(&survey, name))?;
+        let instance = managed.id()?;
+        let volumes = self.local_volumes(managed.container).await?;
+        let consistency = if managed.container.is_up() {
+            Consistency::Hot
+        } else {
+            Consistency::Clean
+        };
+        let info = self.take(&instance, volumes, consistency, progress).await?;
+        self.note(EventKind::SnapshotCreated, &instance, actor, &info.id)
+            .await?;
+        Ok(info)
+    }
+
+    /// Puts the volumes of an instance back to a snapshot, after a safety snapshot of what is there now. The instance
+    /// must be stopped.
+    ///
+    /// # Errors
+    /// No such snapshot or instance; something runs on the volumes; the snapshot is damaged (nothing was touched then).
+    pub async fn snapshot_restore(
+        &self,
+        id: &SnapshotId,
+        actor: &str,
+        progress: &dyn ProgressSink,
+    ) -> Result<(SnapshotInfo, SnapshotInfo), FleetError> {
+        let store = &self.ports.update.snapshots;
+        let info = store
+            .get(id)
+            .await?
+            .ok_or(FleetError::UnknownSnapshot(*id))?;
+        store.verify(id).await?;
+        let mut volumes = Vec::new();
+        for volume in &info.volumes {
+            let found = self.ports.update.runtime.volume(&volume.name).await?;
+            volumes.push(found.ok_or_else(|| FleetError::Refused {
+                reason: format!("volume {} does not exist", volume.name),
+                remedy: format!("make it again with `docker volume create {}`", volume.name),
+            })?);
+        }
+        self.nobody_runs_on(&volumes).await?;
+        let safety = self
+            .take(
+                &info.instance,
+                volumes.clone(),
+                Consistency::Clean,
+                progress,
+            )
+            .await?;
+        store.restore(id, &volumes, progress).await?;
+        self.note(EventKind::SnapshotRestored, &info.instance, actor, id)
+            .await?;
+        Ok((info, safety))
+    }
+
+    /// Removes a snapshot; never the last one of an instance, and never one that an open update may need.
+    ///
+    /// # Errors
+    /// No such snapshot; refused.
+    pub async fn snapshot_delete(&self, id: &SnapshotId, actor: &str) -> Result<(), FleetError> {
+        let store = &self.ports.update.snapshots;
+        let info = store
+            .get(id)
+            .await?
+            .ok_or(FleetError::UnknownSnapshot(*id))?;
+        if self.is_needed(id).await? {
+            return Err(FleetError::Refused {
+                reason: format!("snapshot {id} belongs to an open update"),
+                remedy: "end the update first (`fleet recover`, `fleet resolve`)".to_owned(),
+            });
+        }
+        if store.list(Some(&info.instance)).await?.len() <= 1 {
+            return Err(FleetError::Refused {
+                reason: format!("snapshot {id} is the last one of {}", info.instance),
+                remedy: "take another one first (`fleet snapshot create`)".to_owned(),
+            });
+        }
+        store.delete(id).await?;
+        self.note(EventKind::SnapshotDeleted, &info.instance, actor, id)
+            .await
+    }
+
+    /// Removes snapshots older than an age; never the newest one of an instance, and never one that an open update may
+    /// need. Returns what was removed.
+    ///
+    /// # Errors
+    /// The store cannot be read or written.
+    pub async fn snapshot_prune(
+        &self,
+        older_than: std::time::Duration,
+        actor: &str,
+    ) -> Result<Vec<SnapshotInfo>, FleetError> {
+        let store = &self.ports.update.snapshots;
+        let now = self.ports.update.clock.now();
+        let all = store.list(None).await?;
+        let mut removed = Vec::new();
+        for info in &all {
+            let newest = all.iter().rfind(|other| other.instance == info.instance);
+            let is_newest = newest.is_some_and(|newest| newest.id == info.id);
+            if is_newest
+                || now.since(info.created_at) < older_than
+                || self.is_needed(&info.id).await?
+            {
+                continue;
+            }
+            store.delete(&info.id).await?;
+            self.note(EventKind::SnapshotDeleted, &info.instance, actor, &info.id)
+                .await?;
+            removed.push(info.clone());
+        }
+        Ok(removed)
+    }
+
+    async fn is_needed(&self, id: &SnapshotId) -> Result<bool, FleetError> {
+        let open = self.ports.update.journal.load_open().await?;
+        Ok(open
+            .iter()
+            .flat_map(|update| &update.plan.members)
+            .any(|member| member.snapshot_id == *id))
+    }
+
+    async fn nobody_runs_on(&self, volumes: &[VolumeSource]) -> Result<(), FleetError> {
+        let inventory = self.ports.update.runtime.inventory().await?;
+        let user = inventory.containers.iter().find(|container| {
+            let mut names = container
+                .mounts
+                .iter()
+                .filter_map(|mount| match &mount.kind {
+                    MountKind::Volume { name, .. } => Some(name),
+                    _ => None,
+                });
+            container.is_up() && names.any(|name| volumes.iter().any(|volume| volume.name == *name))
+        });
+        match user {
+            None => Ok(()),
+            Some(container) => Err(FleetError::Refused {
+                reason: format!("container {} runs on its volumes", container.name),
+                remedy: format!("stop it first: `docker stop {}`", container.name),
+            }),
+        }
+    }
+
+    async fn local_volumes(&self, container: &Container) -> Result<Vec<VolumeSource>, FleetError> {
+        let mut volumes = Vec::new();
+        for mount in container.mounts.iter().filter(|mount| mount.writable) {
+            if let MountKind::Volume { name, driver, .. } = &mount.kind
+                && driver == "local"
+            {
+                volumes.extend(self.ports.update.runtime.volume(name).await?);
+            }
+        }
+        if volumes.is_empty() {
+            return Err(FleetError::Refused {
+                reason: format!("container {} has no writable local volume", container.name),
+                remedy: "there is nothing to copy".to_owned(),
+            });
+        }
+        Ok(volumes)
+    }
+
+    async fn take(
+        &self,
+        instance: &InstanceId,
+        volumes: Vec<VolumeSource>,
+        consistency: Consistency,
+        progress: &dyn ProgressSink,
+    ) -> Result<SnapshotInfo, FleetError> {
+        let now = self.ports.update.clock.now();
+        let request = SnapshotRequest {
+            id: SnapshotId::new(now, self.ports.update.entropy.bytes()),
+            instance: instance.clone(),
+            update: None,
+            volumes,
+            consistency,
+            now,
+            engine_id: self.ports.update.runtime.info().await?.engine_id,
+            spec: None,
+        };
+        Ok(self.ports.update.snapshots.take(&request, progress).await?)
+    }
+
+    async fn note(
+        &self,
+        kind: EventKind,
+        instance: &InstanceId,
+        actor: &str,
+        id: &SnapshotId,
+    ) -> Result<(), FleetError> {
+        let event = NewEvent {
+            instance: Some(instance.clone()),
+            data: serde_json::json!({ "snapshot": id.to_string() }),
+            ..NewEvent::new(self.ports.update.clock.now(), kind, actor)
+        };
+        Ok(self.ports.events.record(vec![event]).await?)
+    }
+}
