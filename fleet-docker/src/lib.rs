@@ -1,6 +1,14 @@
 //! Docker adapter of fleet: containers and images of one engine, health probes, volume snapshots, registries.
 //!
-//! What the engine gives and what it does not decides the layout: [`engine`] talks to it, [`recreate`] is the pure
+//! What the engine gives and what it does not decides the layout: [`DockerEngine`] talks to it, [`recreate`] is the pure
 //! part that turns what was inspected into a create request without losing anything.
 
+mod engine;
+mod error;
+mod guard;
+mod health;
+mod json;
+pub mod recreate;
 pub mod registry;
+
+pub use engine::{ConnectOptions, DockerEngine};

@@ -1,0 +1,176 @@
+//! Pulling by digest, believing nothing until the image is seen.
+//!
+//! The engine answers 200 before it asks the registry; everything that goes wrong afterwards is an item of the stream.
+//! So every item is read, and at the end the image is looked for under its digest.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use base64::Engine as _;
+use fleet_core::image::PinnedImage;
+use fleet_core::model::{ImageInfo, Platform};
+use fleet_core::ports::{PortError, PortErrorKind, Progress, ProgressSink};
+use futures::StreamExt;
+use serde_json::{Value, json};
+
+use super::{DockerEngine, images};
+use crate::error;
+use crate::json::text;
+
+const OP: &str = "pull an image";
+/// Longest wait for the engine to begin its answer: it asks the registry first.
+const HEAD_LIMIT: Duration = Duration::from_secs(120);
+/// Longest silence within the stream. Large layers are unpacked without a word.
+const SILENCE_LIMIT: Duration = Duration::from_secs(600);
+/// Longest item of the stream; the engine's are a few hundred bytes.
+const ITEM_BYTES_MAX: usize = 1024 * 1024;
+
+impl DockerEngine {
+    pub(super) async fn pull_pinned(
+        &self,
+        image: &PinnedImage,
+        platform: &Platform,
+        progress: &dyn ProgressSink,
+    ) -> Result<ImageInfo, PortError> {
+        let repository = image.image.familiar_repository();
+        let reference = format!("{repository}@{}", image.digest);
+        if let Some(found) = self.image_raw(&reference).await? {
+            return expect_platform(images::info(&found)?, platform);
+        }
+        let digest = image.digest.to_string();
+        let wanted = platform_text(platform);
+        let query = [
+            ("fromImage", repository.as_str()),
+            ("tag", digest.as_str()),
+            ("platform", wanted.as_str()),
+        ];
+        let headers = registry_auth(image.image.registry()).await;
+        let mut chunks = self
+            .raw
+            .post_stream(OP, &["images", "create"], &query, &headers, HEAD_LIMIT)
+            .await?;
+        let mut layers = Layers::default();
+        let mut rest = Vec::new();
+        while let Some(chunk) = tokio::time::timeout(SILENCE_LIMIT, chunks.next())
+            .await
+            .map_err(|_| error::timeout(OP))?
+        {
+            rest.extend_from_slice(&chunk?);
+            while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+                let item: Vec<u8> = rest.drain(..=end).collect();
+                layers.take(&item, progress)?;
+            }
+            if rest.len() > ITEM_BYTES_MAX {
+                return Err(PortError::new(
+                    OP,
+                    PortErrorKind::Corrupt,
+                    "the engine's report has no end",
+                ));
+            }
+        }
+        layers.take(&rest, progress)?;
+        let found = self.image_raw(&reference).await?.ok_or_else(|| {
+            let message = format!("the engine reported success, but {reference} is not there");
+            PortError::new(OP, PortErrorKind::Failed, message)
+        })?;
+        expect_platform(images::info(&found)?, platform)
+    }
+}
+
+/// Bytes of the layers so far.
+#[derive(Default)]
+struct Layers(HashMap<String, (u64, u64)>);
+
+impl Layers {
+    /// Reads one item of the stream: an error ends the pull, progress is passed on.
+    fn take(&mut self, item: &[u8], progress: &dyn ProgressSink) -> Result<(), PortError> {
+        if item.iter().all(u8::is_ascii_whitespace) {
+            return Ok(());
+        }
+        let item: Value = serde_json::from_slice(item).map_err(|source| {
+            PortError::new(
+                OP,
+                PortErrorKind::Corrupt,
+                "the engine's report was cut off",
+            )
+            .with_source(source)
+        })?;
+        if let Some(message) = failure(&item) {
+            return Err(error::from_stream(OP, message));
+        }
+        let detail = &item["progressDetail"];
+        if let (Some(done), Some(total)) = (detail["current"].as_u64(), detail["total"].as_u64())
+            && text(&item["status"]) == "Downloading"
+        {
+            self.0.insert(text(&item["id"]).to_owned(), (done, total));
+            progress.report(Progress::Bytes {
+                what: "pull",
+                done: self.0.values().map(|(done, _)| done).sum(),
+                total: self.0.values().map(|(_, total)| total).sum(),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// What went wrong, if an item says that something did. Docker gives both fields, others only one.
+fn failure(item: &Value) -> Option<&str> {
+    item["errorDetail"]["message"]
+        .as_str()
+        .or_else(|| item["error"].as_str())
+}
+
+fn expect_platform(found: ImageInfo, wanted: &Platform) -> Result<ImageInfo, PortError> {
+    let canonical = |architecture: &str| match architecture {
+        "x86_64" => "amd64".to_owned(),
+        "aarch64" => "arm64".to_owned(),
+        other => other.to_owned(),
+    };
+    let same = found.platform.os == wanted.os
+        && canonical(&found.platform.architecture) == canonical(&wanted.architecture)
+        && (wanted.variant.is_empty()
+            || found.platform.variant.is_empty()
+            || found.platform.variant == wanted.variant);
+    if same {
+        return Ok(found);
+    }
+    let message = format!(
+        "expected an image for {}, found one for {}",
+        platform_text(wanted),
+        platform_text(&found.platform)
+    );
+    Err(PortError::new(OP, PortErrorKind::Invalid, message))
+}
+
+fn platform_text(platform: &Platform) -> String {
+    let mut text = format!("{}/{}", platform.os, platform.architecture);
+    if !platform.variant.is_empty() {
+        text.push('/');
+        text.push_str(&platform.variant);
+    }
+    text
+}
+
+/// The header with the user's own credentials for a registry, as `docker login` keeps them; none without a login.
+async fn registry_auth(registry: &str) -> Vec<(&'static str, String)> {
+    let server = match registry {
+        "docker.io" => "https://index.docker.io/v1/".to_owned(),
+        other => other.to_owned(),
+    };
+    let asked = {
+        let server = server.clone();
+        // A credential helper is a child process, and the library waits for it.
+        tokio::task::spawn_blocking(move || docker_credential::get_credential(&server)).await
+    };
+    let auth = match asked {
+        Ok(Ok(docker_credential::DockerCredential::UsernamePassword(username, password))) => {
+            json!({ "username": username, "password": password, "serveraddress": server })
+        }
+        Ok(Ok(docker_credential::DockerCredential::IdentityToken(token))) => {
+            json!({ "identitytoken": token, "serveraddress": server })
+        }
+        Ok(Err(_)) | Err(_) => return Vec::new(),
+    };
+    let encoded = base64::engine::general_purpose::URL_SAFE.encode(auth.to_string());
+    vec![("X-Registry-Auth", encoded)]
+}
