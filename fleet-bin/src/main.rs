@@ -1,8 +1,53 @@
 //! The binary `fleet`: arguments, configuration, wiring. What it does is in the libraries.
 
+mod assemble;
+mod cli;
+mod commands;
 mod config;
 mod datadir;
 mod exit;
+mod logging;
+mod output;
 mod system;
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::assemble::Context;
+use crate::cli::Cli;
+use crate::exit::{Exit, Outcome};
+use crate::output::style::{BAD, paint};
+use crate::output::{Out, Ui, tell};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            tell(&format!("{} {}", paint(BAD, "error:"), failure.chain()));
+            failure.exit.into()
+        }
+    }
+}
+
+fn run(cli: Cli) -> Outcome {
+    // The only provider of cryptography; a second call in the same process would be the only way to fail.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let out = Out::new(cli.global.output, cli.global.color);
+    let ui = Ui::new(cli.global.quiet);
+    let context = Context::new(cli.global, out, ui)?;
+    let log = &context.config().log;
+    let level = match (context.global.quiet, context.global.verbose) {
+        (true, _) => "error",
+        (false, 0) => log.level.as_deref().unwrap_or("warn"),
+        (false, 1) => "info",
+        (false, _) => "debug",
+    };
+    logging::start(level, log.format, &context.ui)?;
+    tracing::info!(file = %assemble::shown(context.loaded.file.as_deref()), "configuration");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(commands::run(&context, cli.command))
+}

@@ -73,8 +73,10 @@ pub(crate) struct RegistryConfig {
     pub(crate) password: Option<String>,
     /// File that holds the password.
     pub(crate) password_file: Option<PathBuf>,
-    /// Certificate authority in PEM that this registry's certificate is checked against.
-    pub(crate) ca_file: Option<PathBuf>,
+    /// Files with further certificate authorities, PEM.
+    pub(crate) ca_files: Vec<PathBuf>,
     /// Speak HTTP without TLS. Loopback needs no such permission.
-    pub(crate) plain_http: bool,
+    pub(crate) plain_http: Option<bool>,
+    /// Further hosts whose token service may be given the credentials, over TLS.
+    pub(crate) auth_hosts: Vec<String>,
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use config::{Config, File, FileFormat, Map, Value, ValueKind};
 
-pub(crate) use file::{FileConfig, LogFormat};
+pub(crate) use file::{FileConfig, LogFormat, RegistryConfig};
 
 use crate::exit::{Exit, Failure, OrExit as _, Outcome};
 

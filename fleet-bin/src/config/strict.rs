@@ -125,7 +125,7 @@ fn join(path: &str, name: &str) -> String {
 }
 
 /// Follows references within the schema.
-fn resolve<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
+pub(crate) fn resolve<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
     match schema["$ref"]
         .as_str()
         .and_then(|reference| reference.strip_prefix('#'))

@@ -1,0 +1,155 @@
+//! `fleet events`: the event log.
+
+use std::time::Duration;
+
+use fleet_core::model::labels::parse_duration;
+use fleet_core::ports::{Clock as _, EventFilter, EventStore};
+use fleet_core::record::Event;
+use fleet_core::time::Timestamp;
+use serde_json::{Value, json};
+
+use crate::assemble::Context;
+use crate::cli::{EventsArgs, Format};
+use crate::exit::{Exit, Failure, Outcome};
+use crate::output::style::{DIM, NAME, paint};
+use crate::system::now;
+
+const PAGE: u32 = 500;
+/// How often the log is looked at while following it.
+const FOLLOW: Duration = Duration::from_millis(500);
+
+/// Runs the command.
+pub(crate) async fn run(context: &Context, args: EventsArgs) -> Outcome {
+    let filter = EventFilter {
+        tenant: args.tenant.map(|tenant| tenant.to_string()),
+        instance: args.instance.map(|instance| instance.to_string()),
+        since: args
+            .since
+            .as_deref()
+            .map(|text| instant(text, now()))
+            .transpose()?,
+    };
+    let (_, store) = context.read()?;
+    let follow = args.follow;
+    let mut after = 0;
+    let mut all = Vec::new();
+    loop {
+        let page = store.page(after, PAGE, &filter).await?;
+        after = page.last().map_or(after, |event| event.sequence);
+        let more = page.len() == PAGE as usize;
+        if context.out.format() == Format::Json && !follow {
+            all.extend(page.iter().map(row));
+        } else {
+            page.iter().try_for_each(|event| print(context, event))?;
+        }
+        if !more && !follow {
+            break;
+        }
+        if !more {
+            tokio::select! {
+                () = context.clock.sleep(FOLLOW) => {}
+                _ = tokio::signal::ctrl_c() => break,
+            }
+        }
+    }
+    if context.out.format() == Format::Json && !follow {
+        context
+            .out
+            .list("events", &all, || unreachable!("the form is JSON"))?;
+    }
+    Ok(Exit::Done)
+}
+
+/// An instant, or a duration back from now.
+fn instant(text: &str, now: Timestamp) -> Outcome<Timestamp> {
+    if let Ok(at) = text.parse() {
+        return Ok(at);
+    }
+    parse_duration(text).map(|back| now.saturating_sub(back)).map_err(|_| {
+        let message = format!(
+            "--since: expected an instant such as 2026-01-31T03:00:00Z or a duration such as 2h, found {text:?}"
+        );
+        Failure::new(Exit::Usage, message)
+    })
+}
+
+fn print(context: &Context, event: &Event) -> Outcome<()> {
+    if context.out.format() == Format::Table {
+        context.out.text(&line(event))
+    } else {
+        context.out.line(&row(event))
+    }
+}
+
+/// An event in JSON: flat, RFC 3339, absent relations null.
+fn row(event: &Event) -> Value {
+    let fact = &event.event;
+    json!({
+        "sequence": event.sequence,
+        "time": fact.at,
+        "kind": fact.kind.label(),
+        "actor": fact.actor,
+        "tenant": fact.tenant,
+        "instance": fact.instance.as_ref().map(ToString::to_string),
+        "rollout": fact.rollout,
+        "update": fact.update,
+        "data": fact.data,
+    })
+}
+
+fn line(event: &Event) -> String {
+    let fact = &event.event;
+    let about = match (&fact.instance, &fact.tenant) {
+        (Some(instance), _) => instance.to_string(),
+        (None, Some(tenant)) => tenant.to_string(),
+        (None, None) => String::new(),
+    };
+    let data = match &fact.data {
+        Value::Null => String::new(),
+        Value::Object(fields) => {
+            let shown = fields.iter().filter(|(_, value)| !value.is_null());
+            shown
+                .map(|(name, value)| format!(" {name}={}", plain(value)))
+                .collect()
+        }
+        other => format!(" {other}"),
+    };
+    format!(
+        "{} {:<24} {} {}{}",
+        paint(DIM, fact.at),
+        fact.kind.label(),
+        paint(NAME, about),
+        paint(DIM, format!("by {}", fact.actor)),
+        data
+    )
+}
+
+fn plain(value: &Value) -> String {
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn since_is_an_instant_or_a_way_back() {
+        let now = Timestamp::from_millis(10_000_000);
+        assert_eq!(
+            instant("1h", now).unwrap(),
+            Timestamp::from_millis(6_400_000)
+        );
+        assert_eq!(
+            instant("1970-01-01T00:00:01Z", now).unwrap(),
+            Timestamp::from_millis(1000)
+        );
+        assert!(
+            instant("yesterday", now)
+                .unwrap_err()
+                .chain()
+                .contains("expected an instant")
+        );
+    }
+}

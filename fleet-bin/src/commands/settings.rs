@@ -1,0 +1,167 @@
+//! `fleet settings`: settings of the whole fleet.
+
+use std::fmt::Write as _;
+
+use fleet_core::model::labels::parse_duration;
+use fleet_core::model::{FleetSettings, GlobalMode};
+use fleet_core::ports::SettingsStore as _;
+
+use super::tenant::check_windows;
+use crate::assemble::Context;
+use crate::cli::SettingsCommand;
+use crate::config::strict::nearest;
+use crate::exit::{Exit, Failure, Outcome};
+use crate::system::now;
+
+/// Keys beside `mode`, with what each takes.
+const KEYS: &[(&str, &str)] = &[
+    ("default.strategy", "rolling, single or immediate"),
+    ("default.batch_percent", "1 to 100"),
+    ("default.pause", "a duration such as 5m"),
+    ("default.max_concurrent", "1 or more"),
+    ("default.abort_on_failures", "1 or more"),
+    ("default.window", "a window such as Mon-Fri 02:00-05:00 UTC"),
+];
+
+/// Runs the command.
+pub(crate) async fn run(context: &Context, command: SettingsCommand) -> Outcome {
+    let settings = match command {
+        SettingsCommand::Show => context.read()?.1.settings().await?,
+        SettingsCommand::Set {
+            setting: (key, value),
+        } => {
+            let writing = context.write()?;
+            let mut settings = writing.store.settings().await?;
+            set(&mut settings, &key, &value)?;
+            writing
+                .store
+                .set_settings(&settings, &context.actor(), now())
+                .await?;
+            settings
+        }
+    };
+    context.out.one("settings", &settings, || text(&settings))?;
+    Ok(Exit::Done)
+}
+
+/// Sets one key; an empty value takes a default back.
+fn set(settings: &mut FleetSettings, key: &str, value: &str) -> Outcome<()> {
+    let wrong = |expected: &str| {
+        let message = format!("{key}: expected {expected}, found {value:?}");
+        Err(Failure::new(Exit::Usage, message))
+    };
+    if key == "mode" {
+        settings.mode = match value {
+            "auto" => GlobalMode::Auto,
+            "manual" => GlobalMode::Manual,
+            "paused" => GlobalMode::Paused,
+            _ => return wrong("auto, manual or paused"),
+        };
+        return Ok(());
+    }
+    let Some((_, expected)) = KEYS.iter().find(|(known, _)| *known == key) else {
+        let known = KEYS.iter().map(|(known, _)| *known).chain(["mode"]);
+        let hint =
+            nearest(key, known).map_or_else(String::new, |near| format!("; did you mean {near}?"));
+        return Err(Failure::new(
+            Exit::Usage,
+            format!("unknown setting {key:?}{hint}"),
+        ));
+    };
+    if value.is_empty() {
+        settings.values.remove(key);
+        return Ok(());
+    }
+    let number = |max: u32| {
+        value
+            .parse::<u32>()
+            .is_ok_and(|number| (1..=max).contains(&number))
+    };
+    let fits = match key {
+        "default.strategy" => matches!(value, "rolling" | "single" | "immediate"),
+        "default.batch_percent" => number(100),
+        "default.max_concurrent" | "default.abort_on_failures" => number(u32::MAX),
+        "default.pause" => parse_duration(value).is_ok(),
+        _ => return check_windows(&[value.to_owned()]).map(|()| insert(settings, key, value)),
+    };
+    if !fits {
+        return wrong(expected);
+    }
+    insert(settings, key, value);
+    Ok(())
+}
+
+fn insert(settings: &mut FleetSettings, key: &str, value: &str) {
+    settings.values.insert(key.to_owned(), value.to_owned());
+}
+
+fn text(settings: &FleetSettings) -> String {
+    let mode = match settings.mode {
+        GlobalMode::Auto => "auto",
+        GlobalMode::Manual => "manual",
+        GlobalMode::Paused => "paused",
+    };
+    let mut text = format!("mode = {mode}");
+    // Writing into a String cannot fail.
+    if let Some(pause) = &settings.pause {
+        let _ = write!(
+            text,
+            "\npaused by {} since {}: {}",
+            pause.by, pause.since, pause.reason
+        );
+    }
+    for (key, value) in &settings.values {
+        let _ = write!(text, "\n{key} = {value}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(key: &str, value: &str, problem: Option<&str>) {
+        let result =
+            set(&mut FleetSettings::default(), key, value).map_err(|failure| failure.chain());
+        match problem {
+            None => assert_eq!(result, Ok(())),
+            Some(says) => assert!(result.unwrap_err().contains(says), "{key}"),
+        }
+    }
+
+    #[test]
+    fn values_are_checked_before_they_are_stored() {
+        check("mode", "manual", None);
+        check("mode", "sometimes", Some("expected auto, manual or paused"));
+        check("default.strategy", "rolling", None);
+        check(
+            "default.strategy",
+            "waves",
+            Some("expected rolling, single or immediate"),
+        );
+        check("default.batch_percent", "0", Some("expected 1 to 100"));
+        check("default.batch_percent", "100", None);
+        check("default.pause", "5m", None);
+        check("default.pause", "soon", Some("expected a duration"));
+        check("default.window", "Mon-Fri 02:00-05:00 Europe/Berlin", None);
+        check(
+            "default.window",
+            "when the moon is full",
+            Some("the window cannot be used"),
+        );
+        check(
+            "default.stragety",
+            "rolling",
+            Some("did you mean default.strategy?"),
+        );
+    }
+
+    #[test]
+    fn an_empty_value_takes_it_back() {
+        let mut settings = FleetSettings::default();
+        set(&mut settings, "default.pause", "5m").unwrap();
+        set(&mut settings, "default.pause", "").unwrap();
+        assert_eq!(settings, FleetSettings::default());
+    }
+}
