@@ -181,7 +181,8 @@ impl FromStr for ImageRef {
             expected: Self::EXPECTED,
             found: text.to_owned(),
         };
-        if text.len() > 4096 || text.is_empty() {
+        // The grammar's expression takes letters of any script in a tag; references are ASCII.
+        if text.len() > 4096 || text.is_empty() || !text.is_ascii() {
             return Err(bad());
         }
         let reference: Reference = text.parse().map_err(|_| bad())?;
@@ -322,6 +323,7 @@ mod tests {
             "a@sha256:12",
             "http://x/y",
             "a b",
+            "a:l\u{430}test",
         ] {
             let error = bad.parse::<ImageRef>().unwrap_err();
             assert!(error.to_string().contains("expected"), "{error}");

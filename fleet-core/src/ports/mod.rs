@@ -7,6 +7,7 @@
 //! | [`SnapshotStore`] | verified copies of volumes | `fleet-docker` |
 //! | [`HealthProbe`] | one HTTP probe | `fleet-docker` |
 //! | [`ReleaseSource`] | what a registry offers | `fleet-docker` |
+//! | [`ImageVerifier`] | signatures of images | `fleet-docker` |
 //! | [`Journal`] | the intent log of updates | `fleet-sqlite` |
 //! | [`EventStore`] | the event log for people | `fleet-sqlite` |
 //! | [`UpdateConfigRepository`] | tenants' update configs | `fleet-sqlite` |
@@ -29,6 +30,7 @@ mod progress;
 mod releases;
 mod runtime;
 mod snapshots;
+mod verifier;
 
 pub use clock::{Clock, Entropy};
 pub use configs::{
@@ -50,6 +52,7 @@ pub use runtime::{
     StopOutcome,
 };
 pub use snapshots::{SnapshotRequest, SnapshotStore};
+pub use verifier::ImageVerifier;
 
 use std::sync::Arc;
 
