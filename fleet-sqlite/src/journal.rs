@@ -147,8 +147,14 @@ fn begin(tx: &Transaction<'_>, update: &NewUpdate) -> Result<(), Failure> {
             }));
         }
     }
-    tx.prepare_cached("INSERT INTO updates (id, created_at, boot_id) VALUES (?1, ?2, ?3)")?
+    let inserted = tx
+        .prepare_cached(
+            "INSERT INTO updates (id, created_at, boot_id) VALUES (?1, ?2, ?3) ON CONFLICT (id) DO NOTHING",
+        )?
         .execute((plan.id.to_string(), stamp(update.at), &update.boot_id))?;
+    if inserted == 0 {
+        return Err(Failure::Unfit(format!("update {} exists already", plan.id)));
+    }
     let seq = tx.last_insert_rowid();
     let json = serde_json::to_string(plan).map_err(Failure::unwritable)?;
     tx.prepare_cached("INSERT INTO update_plans (update_seq, saga, plan) VALUES (?1, ?2, ?3)")?

@@ -130,7 +130,7 @@ impl SqliteStore {
         }
     }
 
-    /// Reads every page of the file and compares its structure, which takes about a second per 300 MB. Empty if all
+    /// Reads every page of the file and compares its structure, which takes about a second per 200 MB. Empty if all
     /// is well, else what SQLite found.
     ///
     /// # Errors
