@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::super::{Facts, Step};
 use super::Run;
 use super::error::{StepError, chain};
-use super::forward::local_tag;
 use super::look::{infrastructure, stuck};
+use super::prepare::local_tag;
 use crate::model::{Container, EngineHealth, RestartPolicy};
 use crate::ports::{CreateRequest, Names, PortErrorKind, RestoreRequest};
 

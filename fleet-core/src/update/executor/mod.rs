@@ -4,10 +4,12 @@
 //! repeated; so live work and recovery are the same code, and a step that began before a crash is simply done again.
 
 mod back;
+mod cutover;
 mod error;
-mod forward;
+mod finish;
 mod gate;
 mod look;
+mod prepare;
 mod record;
 mod watch;
 

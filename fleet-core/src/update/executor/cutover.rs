@@ -1,0 +1,227 @@
+//! The steps between the disarm and the commit.
+
+use std::time::Duration;
+
+use super::super::state::SnapshotFact;
+use super::super::{Cause, Facts, Fault};
+use super::Run;
+use super::error::{StepError, blame_release_if_invalid};
+use super::look::{infrastructure, stuck};
+use crate::model::{Consistency, Container, RestartPolicy};
+use crate::ports::{Names, PortErrorKind};
+
+/// How long a hook may take.
+pub(super) const HOOK_TIMEOUT: Duration = Duration::from_secs(300);
+/// Exit code of a killed process.
+const KILLED: i64 = 137;
+/// How long a stop that timed out may go on before it counts as failed.
+const STOP_GOES_ON: Duration = Duration::from_secs(60);
+
+impl Run<'_> {
+    pub(super) async fn disarm(&mut self, member: usize) -> Result<Facts, StepError> {
+        let old = self.old_or_gone(member).await?;
+        let frozen = &self.frozen(member)?.container;
+        if !self.state.forced_forward
+            && (old.name != frozen.name || old.started_at != frozen.started_at)
+        {
+            return Err(StepError::Diverged(format!(
+                "container {} was restarted or renamed by somebody else while the update was prepared",
+                old.id.short()
+            )));
+        }
+        if old.restart_policy != RestartPolicy::No {
+            self.ports
+                .runtime
+                .set_restart_policy(&old.id, RestartPolicy::No)
+                .await?;
+        }
+        Ok(Facts::default())
+    }
+
+    pub(super) async fn stop(&mut self, member: usize) -> Result<Facts, StepError> {
+        let old = self.old_or_gone(member).await?;
+        let exit_code = self
+            .stop_container(&old, self.state.plan.members[member].stop_grace)
+            .await?;
+        Ok(Facts {
+            exit_code,
+            ..Facts::default()
+        })
+    }
+
+    /// Stops a container and sees to it that its process is gone; a stop whose answer was lost may go on.
+    pub(super) async fn stop_container(
+        &mut self,
+        container: &Container,
+        grace: Option<Duration>,
+    ) -> Result<Option<i64>, StepError> {
+        if !container.is_up() {
+            return Ok(container.exit_code);
+        }
+        let result = self.ports.runtime.stop(&container.id, grace).await;
+        self.watch.ours(&container.id);
+        match result {
+            Ok(outcome) => return Ok(outcome.exit_code),
+            Err(error) if error.kind() == PortErrorKind::Timeout => {}
+            Err(error) => return Err(error.into()),
+        }
+        let start = self.ports.clock.monotonic();
+        while self.ports.clock.monotonic().saturating_sub(start) < STOP_GOES_ON {
+            match self.ports.runtime.inspect(&container.id).await? {
+                Some(now) if now.is_up() => {
+                    self.ports.clock.sleep(Duration::from_millis(200)).await
+                }
+                Some(now) => return Ok(now.exit_code),
+                None => {
+                    return Err(StepError::Diverged(format!(
+                        "container {} is gone",
+                        container.id.short()
+                    )));
+                }
+            }
+        }
+        Err(infrastructure(format!(
+            "container {} does not stop",
+            container.id.short()
+        )))
+    }
+
+    pub(super) async fn snapshot(&mut self, member: usize) -> Result<Facts, StepError> {
+        let consistency = match self.facts(member).exit_code {
+            Some(KILLED) => Consistency::Unclean,
+            _ => Consistency::Clean,
+        };
+        let old = self.old(member).await?;
+        if old.is_some_and(|old| old.is_up()) {
+            return Err(StepError::Diverged(
+                "somebody started the old container again after the stop".to_owned(),
+            ));
+        }
+        let request = self.snapshot_request(member, consistency)?;
+        let info = match self.ports.snapshots.take(&request, self.progress).await {
+            Ok(info) => info,
+            Err(error) if error.kind() == PortErrorKind::NoSpace => return Err(error.into()),
+            Err(first) => {
+                tracing::warn!(error = %first, "the snapshot failed, one more try from its beginning");
+                self.ports.snapshots.discard(&request.id).await?;
+                self.ports.snapshots.take(&request, self.progress).await?
+            }
+        };
+        let snapshot = SnapshotFact {
+            id: info.id,
+            archive_bytes: info.archive_bytes(),
+            manifest_sha256: info.manifest_sha256,
+        };
+        Ok(Facts {
+            snapshot: Some(snapshot),
+            ..Facts::default()
+        })
+    }
+
+    pub(super) async fn park(&mut self, member: usize) -> Result<Facts, StepError> {
+        // A prune takes a stopped container; its spec is in the journal, so the update goes on without it.
+        let Some(old) = self.old(member).await? else {
+            return Ok(Facts {
+                note: Some("the parked container was removed".to_owned()),
+                ..Facts::default()
+            });
+        };
+        let plan = &self.state.plan.members[member];
+        let parked = Names::parked(&plan.instance.name, &self.state.plan.id);
+        if old.name != plan.instance.name.as_str() && old.name != parked {
+            return Err(StepError::Diverged(format!(
+                "somebody renamed the old container to {}",
+                old.name
+            )));
+        }
+        self.ports.runtime.rename(&old.id, &parked).await?;
+        Ok(Facts::default())
+    }
+
+    pub(super) async fn promote(&mut self, member: usize) -> Result<Facts, StepError> {
+        let new = self.new_or_gone(member).await?;
+        self.name_is_free_for(member, &[&new.id]).await?;
+        let name = self.state.plan.members[member].instance.name.as_str();
+        self.ports.runtime.rename(&new.id, name).await?;
+        Ok(Facts::default())
+    }
+
+    pub(super) async fn new_or_gone(&self, member: usize) -> Result<Container, StepError> {
+        self.new_container(member).await?.ok_or_else(|| {
+            infrastructure("the new container was removed by somebody else before it was started")
+        })
+    }
+
+    pub(super) async fn start(&mut self, member: usize) -> Result<Facts, StepError> {
+        let new = self.new_or_gone(member).await?;
+        if new.started_at.is_some() && (new.is_up() || !self.state.forced_forward) {
+            // It ran. Whether it is well is the gate's question.
+            return Ok(Facts {
+                started_at: new.started_at,
+                ..Facts::default()
+            });
+        }
+        if self.engine_lost
+            && let Some(orphan) = self.ports.runtime.orphan(&new.id).await?
+        {
+            return Err(stuck(format!(
+                "a process of the new container lives on without the engine: {orphan}"
+            )));
+        }
+        if let Some(other) = self.writer_beside(member).await? {
+            return Err(StepError::Diverged(other));
+        }
+        let result = self.ports.runtime.start(&new.id).await;
+        self.watch.ours(&new.id);
+        let outcome = result.map_err(blame_release_if_invalid)?;
+        Ok(Facts {
+            started_at: outcome.started_at,
+            ..Facts::default()
+        })
+    }
+
+    /// The old container, if it runs although it was stopped.
+    async fn writer_beside(&self, member: usize) -> Result<Option<String>, StepError> {
+        let old = self.old(member).await?;
+        Ok(old.filter(Container::is_up).map(|old| {
+            format!(
+                "somebody started the parked container {} of {}",
+                old.id.short(),
+                self.state.plan.members[member].instance
+            )
+        }))
+    }
+
+    pub(super) async fn arm(&mut self, member: usize) -> Result<Facts, StepError> {
+        let policy = self.frozen(member)?.container.restart_policy;
+        let Some(mut new) = self.new_container(member).await? else {
+            return Err(StepError::Diverged(
+                "the new container was removed by somebody else".to_owned(),
+            ));
+        };
+        if self.state.was_running(member) && !new.is_up() {
+            // Only a reboot or an engine restart after the gate leaves it down: its policy was `no` until now.
+            if self.state.recoveries == 0 && !self.engine_lost {
+                return Err(StepError::Failed(Cause::new(
+                    Fault::Release,
+                    "the new container ended after it had passed",
+                )));
+            }
+            self.ports.runtime.start(&new.id).await?;
+            self.watch.ours(&new.id);
+            new = self.new_or_gone(member).await?;
+        }
+        if new.restart_policy != policy {
+            self.ports
+                .runtime
+                .set_restart_policy(&new.id, policy)
+                .await?;
+        }
+        Ok(Facts::default())
+    }
+
+    /// The commit has no effect outside the journal: its rows are the effect.
+    pub(super) fn commit(&mut self) -> Result<Facts, StepError> {
+        Ok(Facts::default())
+    }
+}

@@ -1,0 +1,103 @@
+//! The steps after the commit, and what both ways share of the clean-up.
+
+use std::time::Duration;
+
+use super::super::Facts;
+use super::Run;
+use super::cutover::HOOK_TIMEOUT;
+use super::error::{StepError, chain};
+use super::prepare::local_tag;
+
+impl Run<'_> {
+    pub(super) async fn post_hook(&mut self, member: usize) -> Result<Facts, StepError> {
+        let plan = &self.state.plan.members[member];
+        let (Some(argv), Some(new)) = (&plan.post_hook, &self.facts(member).candidate) else {
+            return Ok(Facts::default());
+        };
+        // The update is committed: whatever the hook does, it does not undo it.
+        let note = match self.ports.runtime.exec(new, argv, HOOK_TIMEOUT).await {
+            Ok(outcome) if outcome.exit_code == 0 => None,
+            Ok(outcome) => Some(format!(
+                "the post-update hook ended with {}",
+                outcome.exit_code
+            )),
+            Err(error) => Some(format!(
+                "the post-update hook did not run: {}",
+                chain(&error)
+            )),
+        };
+        Ok(Facts {
+            note,
+            ..Facts::default()
+        })
+    }
+
+    /// After the commit: the tag for good, then everything that is not needed any more.
+    pub(super) async fn clean_up(&mut self) -> Result<Facts, StepError> {
+        for member in 0..self.state.members.len() {
+            self.move_tag_for_good(member).await?;
+            let old = self.state.old_id(member).clone();
+            self.watch.ours(&old);
+            self.ports.runtime.remove(&old).await?;
+            self.remove_guard(member).await?;
+            self.drop_keep_tags(member).await?;
+            self.apply_retention(member).await?;
+        }
+        Ok(Facts::default())
+    }
+
+    async fn move_tag_for_good(&mut self, member: usize) -> Result<(), StepError> {
+        let plan = &self.state.plan.members[member];
+        let (Some(_), Some(image_id)) = (&plan.target, &self.facts(member).image_id) else {
+            return Ok(());
+        };
+        if let Some(tag) = local_tag(&plan.image) {
+            self.ports.images.tag(image_id, &tag).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn remove_guard(&mut self, member: usize) -> Result<(), StepError> {
+        let found = match &self.facts(member).guard {
+            Some(id) => self.ports.runtime.inspect(id).await?,
+            None => self.ports.runtime.find(&self.guard_name(member)).await?,
+        };
+        let Some(guard) = found.filter(|guard| self.is_ours(guard)) else {
+            return Ok(());
+        };
+        self.ports
+            .runtime
+            .stop(&guard.id, Some(Duration::ZERO))
+            .await?;
+        self.ports.runtime.remove(&guard.id).await?;
+        Ok(())
+    }
+
+    pub(super) async fn drop_keep_tags(&mut self, member: usize) -> Result<(), StepError> {
+        if self.state.plan.members[member].target.is_some() {
+            let (old, new) = self.keep_tags(member);
+            self.ports.images.untag(&old).await?;
+            self.ports.images.untag(&new).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes snapshots beyond the newest ones that are kept. The one of this update is the last good one.
+    pub(super) async fn apply_retention(&mut self, member: usize) -> Result<(), StepError> {
+        let keep = self.state.plan.keep_snapshots.max(1) as usize;
+        let all = self
+            .ports
+            .snapshots
+            .list(Some(&self.state.plan.members[member].instance))
+            .await?;
+        let by_update: Vec<_> = all
+            .iter()
+            .filter(|snapshot| snapshot.update.is_some())
+            .collect();
+        let surplus = by_update.len().saturating_sub(keep);
+        for snapshot in &by_update[..surplus] {
+            self.ports.snapshots.delete(&snapshot.id).await?;
+        }
+        Ok(())
+    }
+}

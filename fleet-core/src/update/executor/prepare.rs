@@ -1,0 +1,335 @@
+//! The steps before the stop: nothing of the user's is touched yet.
+
+use super::super::{Cause, Facts, Fault};
+use super::Run;
+use super::cutover::HOOK_TIMEOUT;
+use super::error::{StepError, blame_release_if_invalid, chain};
+use super::look::infrastructure;
+use crate::ids::{ContainerId, ImageId, VolumeName};
+use crate::image::ImageRef;
+use crate::model::{Consistency, Container, Mount, MountKind, SnapshotChoice, VolumeSource};
+use crate::ports::{
+    CandidateRequest, CreateRequest, GuardRequest, Names, PortErrorKind, Repoint, SnapshotRequest,
+};
+
+/// Exit code of a hook that says "not now".
+const NOT_NOW: i64 = 75;
+
+impl Run<'_> {
+    pub(super) async fn freeze(&mut self, member: usize) -> Result<Facts, StepError> {
+        let plan = &self.state.plan.members[member];
+        let frozen = self.ports.runtime.freeze(&plan.container).await?;
+        if frozen.container.name != plan.instance.name.as_str() {
+            let found = &frozen.container.name;
+            return Err(StepError::Diverged(format!(
+                "expected the name {}, found {found}",
+                plan.instance.name
+            )));
+        }
+        let volumes = self
+            .chosen_volumes(&frozen.container, &plan.snapshot)
+            .await?;
+        let info = self.ports.runtime.info().await?;
+        Ok(Facts {
+            was_running: Some(frozen.container.is_up()),
+            health_before: frozen.container.health,
+            volumes: Some(volumes),
+            engine_id: Some(info.engine_id),
+            frozen: Some(frozen),
+            ..Facts::default()
+        })
+    }
+
+    /// The volumes to copy. A volume that an earlier member of the group writes to belongs to that one.
+    async fn chosen_volumes(
+        &self,
+        container: &Container,
+        choice: &SnapshotChoice,
+    ) -> Result<Vec<VolumeSource>, StepError> {
+        let taken: Vec<&VolumeName> = self
+            .state
+            .members
+            .iter()
+            .filter_map(|member| member.facts.volumes.as_ref())
+            .flatten()
+            .map(|volume| &volume.name)
+            .collect();
+        let mut volumes: Vec<VolumeSource> = Vec::new();
+        for mount in &container.mounts {
+            let MountKind::Volume { name, driver, .. } = &mount.kind else {
+                continue;
+            };
+            let known = taken.contains(&name) || volumes.iter().any(|volume| volume.name == *name);
+            if known || driver != "local" || !is_chosen(choice, mount, name) {
+                continue;
+            }
+            let source = self.ports.runtime.volume(name).await?;
+            volumes.push(
+                source.ok_or_else(|| infrastructure(format!("volume {name} does not exist")))?,
+            );
+        }
+        Ok(volumes)
+    }
+
+    pub(super) async fn pull(&mut self, member: usize) -> Result<Facts, StepError> {
+        let plan = &self.state.plan.members[member];
+        let Some(target) = &plan.target else {
+            return Ok(Facts::default());
+        };
+        let platform = self.ports.runtime.info().await?.platform;
+        let image = match &target.local {
+            Some(id) => self.ports.images.image(id.as_str()).await?.ok_or_else(|| {
+                infrastructure(format!(
+                    "image {} is not in the engine any more",
+                    id.short()
+                ))
+            })?,
+            None => {
+                self.ports
+                    .images
+                    .pull(&target.image, &platform, self.progress)
+                    .await?
+            }
+        };
+        let frozen = self.frozen(member)?;
+        if image.id == frozen.container.image_id {
+            let facts = Facts {
+                image_id: Some(image.id),
+                ..Facts::default()
+            };
+            return self.same_image(member, facts);
+        }
+        let (old, new) = self.keep_tags(member);
+        self.ports
+            .images
+            .tag(&frozen.container.image_id, &old)
+            .await?;
+        self.ports.images.tag(&image.id, &new).await?;
+        Ok(Facts {
+            image_id: Some(image.id),
+            ..Facts::default()
+        })
+    }
+
+    /// The image is what runs already. Once that is so for all members, there is nothing to do.
+    fn same_image(&mut self, member: usize, facts: Facts) -> Result<Facts, StepError> {
+        let mut after = self.state.clone();
+        after.members[member]
+            .facts
+            .image_id
+            .clone_from(&facts.image_id);
+        if !after.unchanged() {
+            return Ok(facts);
+        }
+        self.state.members[member]
+            .facts
+            .image_id
+            .clone_from(&facts.image_id);
+        Err(StepError::Failed(Cause::new(
+            Fault::Refusal,
+            "the image is what already runs",
+        )))
+    }
+
+    /// The tags that keep the old and the new image while the update lasts.
+    pub(super) fn keep_tags(&self, member: usize) -> (String, String) {
+        let short = self.state.plan.id.short();
+        (
+            format!("fleet-keep:{short}-{member}-old"),
+            format!("fleet-keep:{short}-{member}-new"),
+        )
+    }
+
+    pub(super) async fn pre_copy(&mut self, member: usize) -> Result<Facts, StepError> {
+        let request = self.snapshot_request(member, Consistency::Hot)?;
+        self.ports
+            .snapshots
+            .pre_copy(&request, self.progress)
+            .await?;
+        Ok(Facts::default())
+    }
+
+    pub(super) async fn create_candidate(&mut self, member: usize) -> Result<Facts, StepError> {
+        let plan = &self.state.plan.members[member];
+        let name = Names::candidate(&plan.instance.name, &self.state.plan.id);
+        if let Some(found) = self.ports.runtime.find(&name).await? {
+            if !self.is_ours(&found) {
+                return Err(infrastructure(format!(
+                    "the name {name} is held by a container that fleet did not make"
+                )));
+            }
+            // The answer to an earlier creation was lost. What it made is never started yet: make it anew, so that
+            // what the creation reports is known.
+            self.ports.runtime.remove(&found.id).await?;
+        }
+        let frozen = self.frozen(member)?.clone();
+        let image_id = self
+            .facts(member)
+            .image_id
+            .clone()
+            .unwrap_or_else(|| frozen.container.image_id.clone());
+        let request = CandidateRequest {
+            update: self.state.plan.id,
+            name,
+            image_id,
+            image: plan.image.clone(),
+            repoint: self.repoint(member, |facts| facts.candidate.clone()),
+            frozen,
+        };
+        let created = self
+            .ports
+            .runtime
+            .create(&CreateRequest::Candidate(Box::new(request)))
+            .await
+            .map_err(blame_release_if_invalid)?;
+        Ok(Facts {
+            candidate: Some(created.id),
+            new_volumes: Some(created.new_volumes),
+            warnings: Some(created.warnings),
+            ..Facts::default()
+        })
+    }
+
+    /// References to earlier members of the group that have been made again.
+    pub(super) fn repoint(
+        &self,
+        member: usize,
+        replacement: impl Fn(&Facts) -> Option<ContainerId>,
+    ) -> Vec<Repoint> {
+        (0..member)
+            .filter_map(|m| {
+                let plan = &self.state.plan.members[m];
+                let to = replacement(self.facts(m))?;
+                Some(Repoint {
+                    from: plan.container.clone(),
+                    from_name: plan.instance.name.to_string(),
+                    to,
+                })
+            })
+            .collect()
+    }
+
+    pub(super) async fn guard(&mut self, member: usize) -> Result<Facts, StepError> {
+        let frozen = self.frozen(member)?;
+        let volumes = frozen
+            .container
+            .mounts
+            .iter()
+            .filter_map(|mount| match &mount.kind {
+                MountKind::Volume { name, .. } => Some(name.clone()),
+                _ => None,
+            });
+        let shares_network = frozen.container.network_mode.starts_with("container:");
+        let networks = frozen
+            .container
+            .networks
+            .iter()
+            .map(|network| network.network.clone());
+        let request = GuardRequest {
+            update: self.state.plan.id,
+            name: self.guard_name(member),
+            image_id: frozen.container.image_id.clone(),
+            volumes: volumes.collect(),
+            networks: if shares_network {
+                Vec::new()
+            } else {
+                networks.filter(|name| is_user_network(name)).collect()
+            },
+        };
+        match self
+            .ports
+            .runtime
+            .create(&CreateRequest::Guard(Box::new(request)))
+            .await
+        {
+            Ok(created) => Ok(Facts {
+                guard: Some(created.id),
+                ..Facts::default()
+            }),
+            Err(error) if error.kind() == PortErrorKind::Unsupported => Ok(Facts {
+                note: Some(format!("no guard: {}", chain(&error))),
+                ..Facts::default()
+            }),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(super) fn guard_name(&self, member: usize) -> String {
+        let name = GuardRequest::name_for(&self.state.plan.id);
+        if member == 0 {
+            name
+        } else {
+            format!("{name}-{member}")
+        }
+    }
+
+    pub(super) async fn pre_hook(&mut self, member: usize) -> Result<Facts, StepError> {
+        let plan = &self.state.plan.members[member];
+        let Some(argv) = &plan.pre_hook else {
+            return Ok(Facts::default());
+        };
+        let outcome = self
+            .ports
+            .runtime
+            .exec(&plan.container, argv, HOOK_TIMEOUT)
+            .await?;
+        match outcome.exit_code {
+            0 => Ok(Facts::default()),
+            NOT_NOW => Err(StepError::Failed(Cause::new(
+                Fault::NotNow,
+                "the pre-update hook said: not now (exit 75)",
+            ))),
+            code => Err(infrastructure(format!(
+                "the pre-update hook ended with {code}: {}",
+                outcome.output.trim()
+            ))),
+        }
+    }
+
+    pub(super) fn snapshot_request(
+        &self,
+        member: usize,
+        consistency: Consistency,
+    ) -> Result<SnapshotRequest, StepError> {
+        let plan = &self.state.plan.members[member];
+        let facts = self.facts(member);
+        Ok(SnapshotRequest {
+            id: plan.snapshot_id,
+            instance: plan.instance.clone(),
+            update: Some(self.state.plan.id),
+            volumes: facts.volumes.clone().unwrap_or_default(),
+            consistency,
+            now: self.ports.clock.now(),
+            engine_id: facts.engine_id.clone().unwrap_or_default(),
+            spec: Some(self.frozen(member)?.engine.clone()),
+        })
+    }
+}
+
+fn is_chosen(choice: &SnapshotChoice, mount: &Mount, name: &VolumeName) -> bool {
+    match choice {
+        SnapshotChoice::All => mount.writable,
+        SnapshotChoice::None => false,
+        SnapshotChoice::Only(list) => list
+            .iter()
+            .any(|item| item == name.as_str() || *item == mount.target),
+    }
+}
+
+/// Networks that a prune may take: those that users made.
+fn is_user_network(name: &str) -> bool {
+    !matches!(name, "bridge" | "host" | "none" | "default")
+}
+
+/// The engine's local tag for what `Config.Image` reads; none if that is an id or a digest.
+pub(super) fn local_tag(image: &str) -> Option<String> {
+    if ImageId::new(image).is_ok() {
+        return None;
+    }
+    let reference: ImageRef = image.parse().ok()?;
+    reference
+        .digest()
+        .is_none()
+        .then(|| reference.familiar_tag())
+        .flatten()
+}
