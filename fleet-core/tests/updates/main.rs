@@ -1,0 +1,127 @@
+//! Updates through the façade, on a fake host: how each ends, and what it leaves.
+
+mod ends;
+mod frozen;
+mod groups;
+mod refused;
+
+use std::sync::Arc;
+
+use fleet_core::crash::NoCrashPoints;
+use fleet_core::engine::{Fleet, FleetOptions, FleetPorts, Target, UpdateRequest};
+use fleet_core::model::Release;
+use fleet_core::ports::{NoProgress, UpdatePorts};
+use fleet_core::testing::{
+    FakeEntropy, FakeHost, InstanceBuilder, MemoryStore, SeedRng, Workload, image, instance,
+};
+use fleet_core::update::{Outcome, UpdateReport};
+
+/// A fake host with one fleet on it.
+struct World {
+    host: FakeHost,
+    store: MemoryStore,
+    fleet: Fleet,
+}
+
+impl World {
+    fn new() -> Self {
+        let host = FakeHost::new(7);
+        let store = MemoryStore::new();
+        let update = UpdatePorts {
+            runtime: Arc::new(host.engine()),
+            images: Arc::new(host.engine()),
+            snapshots: Arc::new(host.snapshots()),
+            probe: Arc::new(host.probe()),
+            journal: Arc::new(store.clone()),
+            clock: Arc::new(host.clock()),
+            entropy: Arc::new(FakeEntropy::new(SeedRng::new(1))),
+            crash: Arc::new(NoCrashPoints),
+        };
+        let ports = FleetPorts {
+            update,
+            releases: Arc::new(host.registry()),
+            events: Arc::new(store.clone()),
+            configs: Arc::new(store.clone()),
+            settings: Arc::new(store.clone()),
+            availability: Arc::new(store.clone()),
+        };
+        let fleet = Fleet::new(ports, FleetOptions::default());
+        Self { host, store, fleet }
+    }
+
+    /// With `app:1` loaded and one running instance `web` of it.
+    fn with_web() -> Self {
+        let world = Self::new();
+        world.host.load(image("app:1"));
+        world.host.run(probed("web"));
+        world
+    }
+
+    fn publish(&self, tag: &str, workload: Workload) -> Release {
+        self.host.publish(image(tag).runs(workload))
+    }
+
+    fn update(&self, name: &str, to: &str) -> UpdateReport {
+        self.update_with(&request(name, to))
+    }
+
+    fn update_with(&self, request: &UpdateRequest) -> UpdateReport {
+        self.all_updates(request).remove(0)
+    }
+
+    fn all_updates(&self, request: &UpdateRequest) -> Vec<UpdateReport> {
+        let run = self.fleet.update(request, &NoProgress);
+        self.host
+            .drive(run)
+            .expect("nothing kills it")
+            .expect("the ports work")
+    }
+
+    /// Names of all containers, sorted.
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<_> = self
+            .host
+            .containers()
+            .into_iter()
+            .map(|container| container.name)
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn events(&self) -> Vec<String> {
+        self.store
+            .events()
+            .into_iter()
+            .map(|event| event.event.kind.label().to_owned())
+            .collect()
+    }
+}
+
+/// An instance whose health is asked over HTTP.
+fn probed(name: &str) -> InstanceBuilder {
+    instance(name).label("fleet.health.path", "/health")
+}
+
+fn request(name: &str, to: &str) -> UpdateRequest {
+    UpdateRequest {
+        instances: name.split(',').map(str::to_owned).collect(),
+        to: to.parse::<Target>().expect("a reference"),
+        timeout: None,
+        override_window: false,
+        retry: false,
+        actor: "test".to_owned(),
+        rollout: None,
+    }
+}
+
+#[track_caller]
+fn assert_outcome(report: &UpdateReport, outcome: Outcome) {
+    let steps: Vec<_> = report.steps.iter().map(|step| step.step.label()).collect();
+    assert_eq!(
+        report.outcome,
+        Some(outcome),
+        "{:?} after {steps:?}",
+        report.reason
+    );
+}
