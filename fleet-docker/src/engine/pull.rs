@@ -10,7 +10,6 @@ use base64::Engine as _;
 use fleet_core::image::PinnedImage;
 use fleet_core::model::{ImageInfo, Platform};
 use fleet_core::ports::{PortError, PortErrorKind, Progress, ProgressSink};
-use futures::StreamExt;
 use serde_json::{Value, json};
 
 use super::{DockerEngine, images};
@@ -22,8 +21,6 @@ const OP: &str = "pull an image";
 const HEAD_LIMIT: Duration = Duration::from_secs(120);
 /// Longest silence within the stream. Large layers are unpacked without a word.
 const SILENCE_LIMIT: Duration = Duration::from_secs(600);
-/// Longest item of the stream; the engine's are a few hundred bytes.
-const ITEM_BYTES_MAX: usize = 1024 * 1024;
 
 impl DockerEngine {
     pub(super) async fn pull_pinned(
@@ -45,30 +42,17 @@ impl DockerEngine {
             ("platform", wanted.as_str()),
         ];
         let headers = registry_auth(image.image.registry()).await;
-        let mut chunks = self
+        let mut items = self
             .raw
-            .post_stream(OP, &["images", "create"], &query, &headers, HEAD_LIMIT)
+            .post_lines(OP, &["images", "create"], &query, &headers, HEAD_LIMIT)
             .await?;
         let mut layers = Layers::default();
-        let mut rest = Vec::new();
-        while let Some(chunk) = tokio::time::timeout(SILENCE_LIMIT, chunks.next())
+        while let Some(item) = tokio::time::timeout(SILENCE_LIMIT, items.next())
             .await
-            .map_err(|_| error::timeout(OP))?
+            .map_err(|_| error::timeout(OP))??
         {
-            rest.extend_from_slice(&chunk?);
-            while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-                let item: Vec<u8> = rest.drain(..=end).collect();
-                layers.take(&item, progress)?;
-            }
-            if rest.len() > ITEM_BYTES_MAX {
-                return Err(PortError::new(
-                    OP,
-                    PortErrorKind::Corrupt,
-                    "the engine's report has no end",
-                ));
-            }
+            layers.take(&item, progress)?;
         }
-        layers.take(&rest, progress)?;
         let found = self.image_raw(&reference).await?.ok_or_else(|| {
             let message = format!("the engine reported success, but {reference} is not there");
             PortError::new(OP, PortErrorKind::Failed, message)
@@ -83,19 +67,8 @@ struct Layers(HashMap<String, (u64, u64)>);
 
 impl Layers {
     /// Reads one item of the stream: an error ends the pull, progress is passed on.
-    fn take(&mut self, item: &[u8], progress: &dyn ProgressSink) -> Result<(), PortError> {
-        if item.iter().all(u8::is_ascii_whitespace) {
-            return Ok(());
-        }
-        let item: Value = serde_json::from_slice(item).map_err(|source| {
-            PortError::new(
-                OP,
-                PortErrorKind::Corrupt,
-                "the engine's report was cut off",
-            )
-            .with_source(source)
-        })?;
-        if let Some(message) = failure(&item) {
+    fn take(&mut self, item: &Value, progress: &dyn ProgressSink) -> Result<(), PortError> {
+        if let Some(message) = failure(item) {
             return Err(error::from_stream(OP, message));
         }
         let detail = &item["progressDetail"];

@@ -16,6 +16,8 @@ use crate::error;
 
 /// Longest text that an error answer is read to.
 const ERROR_BYTES_MAX: usize = 64 * 1024;
+/// Longest line of a stream; the engine's are a few hundred bytes, labels of a container included in events.
+const LINE_BYTES_MAX: usize = 1024 * 1024;
 
 /// A client for one engine. Every path is prefixed with the negotiated version.
 #[derive(Debug, Clone)]
@@ -78,28 +80,31 @@ impl RawClient {
         json(op, request).await
     }
 
-    /// POST whose answer is a stream of JSON values. `head` limits the wait for the first byte of the answer.
-    pub(crate) async fn post_stream(
+    /// GET whose answer is one JSON value per line. `head` limits the wait for the head of the answer.
+    pub(crate) async fn get_lines(
+        &self,
+        op: &'static str,
+        path: &[&str],
+        query: &[(&str, &str)],
+        head: Duration,
+    ) -> Result<Lines, PortError> {
+        lines(op, self.client.get(self.url(path, query)?), head).await
+    }
+
+    /// POST whose answer is one JSON value per line. `head` limits the wait for the head of the answer.
+    pub(crate) async fn post_lines(
         &self,
         op: &'static str,
         path: &[&str],
         query: &[(&str, &str)],
         headers: &[(&'static str, String)],
         head: Duration,
-    ) -> Result<BoxStream<'static, Result<Bytes, PortError>>, PortError> {
+    ) -> Result<Lines, PortError> {
         let mut request = self.client.post(self.url(path, query)?);
         for (name, value) in headers {
             request = request.header(*name, value);
         }
-        let response = tokio::time::timeout(head, request.send())
-            .await
-            .map_err(|_| error::timeout(op))?
-            .map_err(|source| error::from_reqwest(op, source))?;
-        let response = checked(op, response).await?;
-        Ok(response
-            .bytes_stream()
-            .map_err(move |source| error::from_reqwest(op, source))
-            .boxed())
+        lines(op, request, head).await
     }
 
     /// The address of a path whose segments are escaped one by one: a name cannot reach another endpoint.
@@ -126,6 +131,76 @@ impl RawClient {
         }
         Ok(url)
     }
+}
+
+/// JSON values, one per line, as they arrive.
+pub(crate) struct Lines {
+    op: &'static str,
+    chunks: BoxStream<'static, Result<Bytes, PortError>>,
+    rest: Vec<u8>,
+    ended: bool,
+}
+
+impl Lines {
+    /// The next value; none at the end. Cancel safe. A last line without its end is an error if it is not whole.
+    pub(crate) async fn next(&mut self) -> Result<Option<Value>, PortError> {
+        loop {
+            if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.rest.drain(..=end).collect();
+                if !line.iter().all(u8::is_ascii_whitespace) {
+                    return self.parse(&line).map(Some);
+                }
+                continue;
+            }
+            if self.rest.len() > LINE_BYTES_MAX {
+                let message = format!("expected lines of at most {LINE_BYTES_MAX} bytes");
+                return Err(PortError::new(self.op, PortErrorKind::Corrupt, message));
+            }
+            if self.ended {
+                let line = std::mem::take(&mut self.rest);
+                if line.iter().all(u8::is_ascii_whitespace) {
+                    return Ok(None);
+                }
+                return self.parse(&line).map(Some);
+            }
+            match self.chunks.next().await {
+                Some(chunk) => self.rest.extend_from_slice(&chunk?),
+                None => self.ended = true,
+            }
+        }
+    }
+
+    fn parse(&self, line: &[u8]) -> Result<Value, PortError> {
+        serde_json::from_slice(line).map_err(|source| {
+            PortError::new(
+                self.op,
+                PortErrorKind::Corrupt,
+                "the engine's report was cut off",
+            )
+            .with_source(source)
+        })
+    }
+}
+
+async fn lines(
+    op: &'static str,
+    request: reqwest::RequestBuilder,
+    head: Duration,
+) -> Result<Lines, PortError> {
+    let response = tokio::time::timeout(head, request.send())
+        .await
+        .map_err(|_| error::timeout(op))?
+        .map_err(|source| error::from_reqwest(op, source))?;
+    let response = checked(op, response).await?;
+    Ok(Lines {
+        op,
+        chunks: response
+            .bytes_stream()
+            .map_err(move |source| error::from_reqwest(op, source))
+            .boxed(),
+        rest: Vec::new(),
+        ended: false,
+    })
 }
 
 /// A builder of HTTP clients that never leave the machine's networks: no proxy from the environment, no redirects.
