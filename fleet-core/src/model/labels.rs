@@ -445,3 +445,148 @@ fn restricted_by(labels: &BTreeMap<String, String>) -> Option<String> {
         .find(|(name, value)| is(name, value))
         .map(|(name, value)| format!("{name}={value}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{FakeHost, image, instance};
+
+    /// Settings and warnings of a container with these labels beside `fleet.enable=true`.
+    fn read(given: &[(&str, &str)]) -> (InstanceSettings, Vec<String>) {
+        let host = FakeHost::new(1);
+        host.load(image("app:1"));
+        let mut wanted = instance("web");
+        for (name, value) in given {
+            wanted = wanted.label(name, value);
+        }
+        host.run(wanted);
+        let container = host.container("web").unwrap();
+        let (settings, warnings) = InstanceSettings::read(DEFAULT_PREFIX, &container);
+        let texts = warnings
+            .into_iter()
+            .map(|w| format!("{}: {}", w.label, w.message));
+        (settings, texts.collect())
+    }
+
+    #[test]
+    fn without_labels_the_defaults_hold() {
+        let (settings, warnings) = read(&[]);
+        assert!(settings.enabled && warnings.is_empty());
+        assert_eq!(settings.tenant.as_str(), "web");
+        assert_eq!(settings.channel.0, "stable");
+        assert_eq!(settings.health, HealthSpec::default());
+        assert_eq!(settings.snapshot, SnapshotChoice::All);
+        assert_eq!(settings.mode, None);
+    }
+
+    #[test]
+    fn every_known_label_is_read() {
+        let (settings, warnings) = read(&[
+            ("fleet.tenant", "acme"),
+            ("fleet.health.path", "/health?deep=1"),
+            ("fleet.health.port", "8080"),
+            ("fleet.health.expect", r#"{"status":"ok"}"#),
+            ("fleet.health.timeout", "1m30s"),
+            ("fleet.health.min_healthy", "0"),
+            ("fleet.snapshot", "data, /var/lib/db"),
+            ("fleet.stop.timeout", "2m"),
+            ("fleet.tag.policy", "minor"),
+            ("fleet.priority", "-3"),
+            ("fleet.depends_on", "db, cache"),
+            ("fleet.hook.pre_update", r#"["/bin/backup","--now"]"#),
+            ("fleet.writable_layer", "discard"),
+            ("fleet.source", "local"),
+            ("fleet.mode", "manual"),
+        ]);
+        assert!(warnings.is_empty(), "{warnings:?}");
+        assert_eq!(settings.tenant.as_str(), "acme");
+        let http = settings.health.http.unwrap();
+        assert_eq!(
+            (http.path.as_str(), http.port),
+            ("/health?deep=1", Some(8080))
+        );
+        assert_eq!(settings.health.timeout, Duration::from_secs(90));
+        assert_eq!(settings.health.min_healthy, Duration::ZERO);
+        let only = ["data", "/var/lib/db"].map(str::to_owned).to_vec();
+        assert_eq!(settings.snapshot, SnapshotChoice::Only(only));
+        assert_eq!(settings.stop_timeout, Some(Duration::from_secs(120)));
+        assert_eq!(
+            (settings.tag_policy, settings.priority),
+            (TagPolicy::Minor, -3)
+        );
+        assert_eq!(settings.depends_on, ["db", "cache"]);
+        assert_eq!(settings.pre_update.unwrap(), ["/bin/backup", "--now"]);
+        assert!(settings.discard_writable_layer && settings.local_source);
+        assert_eq!(settings.mode, Some(LabelMode::Manual));
+    }
+
+    #[track_caller]
+    fn warns(label: &str, value: &str, expected: &str) -> InstanceSettings {
+        let (settings, warnings) = read(&[(label, value)]);
+        assert!(
+            warnings.len() == 1 && warnings[0].contains(expected),
+            "{warnings:?}"
+        );
+        settings
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_a_warning_that_says_what_was_expected() {
+        warns("fleet.healt.path", "/x", "did you mean fleet.health.path?");
+        warns(
+            "fleet.health.timeout",
+            "soon",
+            "expected a duration such as 10s",
+        );
+        warns("fleet.health.port", "0", "expected a port from 1 to 65535");
+        warns("fleet.hook.pre_update", "rm -rf /", "as a JSON list");
+        assert_eq!(
+            warns("fleet.mode", "yes", "expected one of off").mode,
+            Some(LabelMode::Off)
+        );
+    }
+
+    #[test]
+    fn a_label_cannot_point_the_probe_elsewhere() {
+        for hostile in [
+            "http://evil/",
+            "//evil/x",
+            "/x y",
+            "/x#f",
+            "@evil",
+            "/\\evil",
+            "/x\r\nHost: evil",
+        ] {
+            let settings = warns(
+                "fleet.health.path",
+                hostile,
+                "expected a path such as /health",
+            );
+            assert_eq!(settings.health.http, None);
+        }
+    }
+
+    #[test]
+    fn compose_gives_the_tenant_and_the_dependencies() {
+        let (settings, _) = read(&[
+            ("com.docker.compose.project", "shop"),
+            (
+                "com.docker.compose.depends_on",
+                "db:service_started:false,cache:service_healthy:true",
+            ),
+        ]);
+        assert_eq!(settings.tenant.as_str(), "shop");
+        assert_eq!(settings.depends_on, ["db", "cache"]);
+    }
+
+    #[test]
+    fn labels_of_other_updaters_only_restrict() {
+        let (settings, _) = read(&[("com.centurylinklabs.watchtower.enable", "false")]);
+        assert_eq!(
+            settings.restricted_by.as_deref(),
+            Some("com.centurylinklabs.watchtower.enable=false")
+        );
+        let (settings, _) = read(&[("com.centurylinklabs.watchtower.enable", "true")]);
+        assert_eq!(settings.restricted_by, None);
+    }
+}

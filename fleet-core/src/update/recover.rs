@@ -221,3 +221,7 @@ fn verdict(decision: Decision, found: impl Into<String>, therefore: impl Into<St
         therefore: therefore.into(),
     }
 }
+
+#[cfg(test)]
+#[path = "recover_tests.rs"]
+mod tests;
