@@ -113,8 +113,15 @@ fn seen(old: &Container, new_runs: bool) -> Observation {
 #[test]
 fn before_the_start_it_turns_back_without_blaming_the_release() {
     let container = container();
-    for &step in Step::ALL.iter().filter(|&&step| step > Step::Freeze && step < Step::Start) {
-        let verdict = decide(&died_in(step, &container), &seen(&container, false));
+    for &step in Step::ALL
+        .iter()
+        .filter(|&&step| step > Step::Freeze && step < Step::Start)
+    {
+        let state = died_in(step, &container);
+        if !crate::update::applies(&state, step, 0) {
+            continue;
+        }
+        let verdict = decide(&state, &seen(&container, false));
         let Decision::TurnBack(cause) = verdict.decision else {
             panic!("{step}: {verdict:?}")
         };
