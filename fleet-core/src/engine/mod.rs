@@ -3,6 +3,8 @@
 //! [`Fleet`] is the façade that embedders use. It holds the ports and nothing else: every question is answered by
 //! looking, every change goes through the journal.
 
+pub mod rollout;
+
 mod admit;
 mod error;
 mod explain;

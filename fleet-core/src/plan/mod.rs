@@ -2,6 +2,7 @@
 //!
 //! Pure: inventory, settings, availability and an instant go in, an immutable plan comes out.
 
+pub mod rollout;
 pub mod strategy;
 pub mod window;
 
@@ -20,6 +21,7 @@ pub use check::{Violation, check};
 pub use held::Held;
 pub use mode::effective_mode;
 pub use planner::{PlanError, plan, plan_rollback};
+pub(crate) use render::human;
 pub use render::render;
 pub use rollout_plan::{
     DEFAULT_ESTIMATE, HeldInstance, PlannedInstance, PlannedWave, RolloutKind, RolloutPlan,

@@ -13,6 +13,7 @@
 //! | [`UpdateConfigRepository`] | tenants' update configs | `fleet-sqlite` |
 //! | [`SettingsStore`] | settings and pause of the fleet | `fleet-sqlite` |
 //! | [`AvailabilityStore`] | what `check` found | `fleet-sqlite` |
+//! | [`RolloutStore`] | rollouts: plans and states | `fleet-sqlite` |
 //! | [`Clock`], [`Entropy`] | time and chance | `fleet-bin` |
 //! | [`Notifier`] | delivers one message | embedders, later `fleet-notify` |
 //!
@@ -28,6 +29,7 @@ mod journal;
 mod notifier;
 mod progress;
 mod releases;
+mod rollouts;
 mod runtime;
 mod snapshots;
 mod verifier;
@@ -46,6 +48,7 @@ pub use journal::{
 pub use notifier::{Message, Notifier};
 pub use progress::{NoProgress, Progress, ProgressSink};
 pub use releases::ReleaseSource;
+pub use rollouts::{RolloutStore, RolloutStoreError, StoredRollout};
 pub use runtime::{
     CandidateRequest, ContainerRuntime, CreateRequest, Created, EngineEvent, EngineEventKind,
     EngineInfo, ExecOutcome, GuardRequest, Names, Repoint, RestoreRequest, StartOutcome,

@@ -1,0 +1,108 @@
+//! Facts of a rollout as events of the log.
+
+use serde_json::json;
+
+use crate::plan::RolloutPlan;
+use crate::plan::rollout::{Fact, RolloutState};
+use crate::record::{EventKind, NewEvent};
+use crate::time::Timestamp;
+
+/// The event of a new rollout.
+pub(super) fn planned(plan: &RolloutPlan) -> NewEvent {
+    let mut event = NewEvent::new(
+        plan.planned_at,
+        EventKind::RolloutPlanned,
+        &plan.request.actor,
+    );
+    event.rollout = Some(plan.id());
+    event.data = json!({
+        "image": plan.request.target.image,
+        "digest": plan.request.target.digest,
+        "strategy": plan.request.strategy.label(),
+        "total": plan.total(),
+        "waves": plan.waves.len(),
+        "held": plan.held.len(),
+        "parent": plan.request.parent,
+    });
+    event
+}
+
+/// One event for each fact.
+pub(super) fn events(
+    plan: &RolloutPlan,
+    state: &RolloutState,
+    facts: &[Fact],
+    at: Timestamp,
+) -> Vec<NewEvent> {
+    facts
+        .iter()
+        .map(|fact| event(plan, state, fact, at))
+        .collect()
+}
+
+fn event(plan: &RolloutPlan, state: &RolloutState, fact: &Fact, at: Timestamp) -> NewEvent {
+    let waves = plan.waves.len();
+    let fleet = "fleet";
+    let (kind, actor, data) = match fact {
+        Fact::AwaitsApproval => (EventKind::RolloutPaused, fleet, json!({"hold": "approval"})),
+        Fact::Approved { by } => (
+            EventKind::RolloutResumed,
+            by.as_str(),
+            json!({"hold": "approval"}),
+        ),
+        Fact::Started => (
+            EventKind::RolloutStarted,
+            fleet,
+            json!({"total": plan.total(), "waves": waves}),
+        ),
+        Fact::WaveOpened { wave } => {
+            let size = plan.wave_range(*wave).len();
+            (
+                EventKind::RolloutWaveOpened,
+                fleet,
+                json!({"wave": wave + 1, "of": waves, "size": size}),
+            )
+        }
+        Fact::WavePassed { wave } => {
+            let tally = state.wave_tally(plan, *wave);
+            let data = json!({"wave": wave + 1, "of": waves, "committed": tally.committed, "failures": tally.failures});
+            (EventKind::RolloutWavePassed, fleet, data)
+        }
+        Fact::Held(hold) => (
+            EventKind::RolloutPaused,
+            hold.by.as_str(),
+            json!({"hold": hold.kind, "why": hold.why}),
+        ),
+        Fact::Unheld { hold, by } => (
+            EventKind::RolloutResumed,
+            by.as_str(),
+            json!({"hold": hold.kind, "set_by": hold.by}),
+        ),
+        Fact::Excluded { by, .. } => (
+            EventKind::UpdateRefused,
+            by.as_str(),
+            json!({"reason": "excluded"}),
+        ),
+        Fact::Aborted { by, why } => (EventKind::RolloutAborted, by.as_str(), json!({"why": why})),
+        Fact::Superseded { by } => (EventKind::RolloutSuperseded, fleet, json!({"by": by})),
+        Fact::Finished(label) => {
+            let tally = state.tally();
+            let data = json!({
+                "state": label,
+                "committed": tally.committed,
+                "rolled_back": tally.rolled_back,
+                "needs_operator": tally.needs_operator,
+            });
+            (EventKind::RolloutCompleted, fleet, data)
+        }
+    };
+    let mut event = NewEvent::new(at, kind, actor);
+    event.rollout = Some(plan.id());
+    event.data = data;
+    if let Fact::Excluded { place, .. } = fact {
+        let member = &plan.members[*place];
+        event.instance = Some(member.instance.clone());
+        event.tenant = Some(plan.tenant(member).clone());
+    }
+    event
+}

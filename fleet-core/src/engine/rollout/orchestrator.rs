@@ -1,0 +1,237 @@
+//! The orchestrator, and the commands that steer a rollout.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use super::error::RolloutError;
+use super::facts;
+use super::updater::Updater;
+use crate::ids::{InstanceId, RolloutId};
+use crate::plan::rollout::{Hold, HoldKind, IllegalTransition, RolloutEvent, next};
+use crate::plan::strategy::StrategyRegistry;
+use crate::ports::{Clock, Entropy, RolloutStore, RolloutStoreError, StoredRollout};
+
+/// How often a change is decided anew after somebody else changed the rollout in between.
+const TRIES_MAX: u32 = 16;
+
+/// What a person does with a rollout.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Approve it.
+    Approve,
+    /// Say no to it.
+    Deny {
+        /// Why.
+        why: String,
+    },
+    /// Start nothing more until resumed.
+    Pause {
+        /// Why.
+        why: String,
+    },
+    /// Lift what people paused. A pause of the fleet stays.
+    Resume,
+    /// Go on past a gate, a pause between waves, a failed wave or a deadline.
+    Promote,
+    /// Stop it.
+    Abort {
+        /// Why.
+        why: String,
+        /// Whether what was committed goes back.
+        rollback: bool,
+    },
+    /// Take an instance out.
+    Exclude {
+        /// The instance.
+        instance: InstanceId,
+    },
+}
+
+/// Drives and steers rollouts. One per store is enough; a second one does no harm.
+pub struct Orchestrator {
+    // ports
+    pub(super) store: Arc<dyn RolloutStore>,
+    pub(super) updater: Arc<dyn Updater>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) entropy: Arc<dyn Entropy>,
+    // settings
+    pub(super) strategies: StrategyRegistry,
+    // state
+    pub(super) wake: Notify,
+}
+
+impl fmt::Debug for Orchestrator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Orchestrator")
+            .field("strategies", &self.strategies)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Orchestrator {
+    /// An orchestrator over these ports.
+    #[must_use]
+    pub fn new(
+        store: Arc<dyn RolloutStore>,
+        updater: Arc<dyn Updater>,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+        strategies: StrategyRegistry,
+    ) -> Self {
+        Self {
+            store,
+            updater,
+            clock,
+            entropy,
+            strategies,
+            wake: Notify::new(),
+        }
+    }
+
+    /// Steers a rollout. Giving the same command twice changes nothing the second time.
+    ///
+    /// # Errors
+    /// There is no such rollout or instance in it, its state does not allow it, or the store failed.
+    pub async fn command(
+        &self,
+        id: &RolloutId,
+        command: &Command,
+        actor: &str,
+    ) -> Result<StoredRollout, RolloutError> {
+        let changed = self
+            .change(id, |stored| {
+                Ok(vec![self.event_of(stored, command, actor)?])
+            })
+            .await?;
+        self.wake.notify_one();
+        Ok(changed)
+    }
+
+    /// One rollout.
+    ///
+    /// # Errors
+    /// There is none of that id, or the store failed.
+    pub async fn load(&self, id: &RolloutId) -> Result<StoredRollout, RolloutError> {
+        self.store
+            .load(id)
+            .await?
+            .ok_or(RolloutError::NoSuchRollout(*id))
+    }
+
+    /// The newest rollouts, newest first.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn list(&self, limit: u32) -> Result<Vec<StoredRollout>, RolloutError> {
+        Ok(self.store.list(limit).await?)
+    }
+
+    /// Makes a running [`Orchestrator::run_due`] look at once, for instance because the fleet's settings changed.
+    pub fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    fn event_of(
+        &self,
+        stored: &StoredRollout,
+        command: &Command,
+        actor: &str,
+    ) -> Result<RolloutEvent, RolloutError> {
+        let by = actor.to_owned();
+        Ok(match command.clone() {
+            Command::Approve => RolloutEvent::Approved { by },
+            Command::Deny { why } => RolloutEvent::Denied { by, why },
+            Command::Pause { why } => RolloutEvent::Held(Hold {
+                kind: HoldKind::UserPause,
+                by,
+                why,
+                since: self.clock.now(),
+            }),
+            Command::Resume => RolloutEvent::Unheld {
+                kind: HoldKind::UserPause,
+                by,
+            },
+            Command::Promote => RolloutEvent::Promoted { by },
+            Command::Abort { why, rollback } => RolloutEvent::Aborted { by, why, rollback },
+            Command::Exclude { instance } => match stored.plan.place_of(&instance) {
+                Some(place) => RolloutEvent::Excluded { place, by },
+                None => {
+                    return Err(RolloutError::NotInRollout {
+                        instance,
+                        rollout: stored.plan.id(),
+                    });
+                }
+            },
+        })
+    }
+
+    /// Loads, decides and writes; decides anew if somebody else was faster.
+    pub(super) async fn change(
+        &self,
+        id: &RolloutId,
+        decide: impl Fn(&StoredRollout) -> Result<Vec<RolloutEvent>, RolloutError>,
+    ) -> Result<StoredRollout, RolloutError> {
+        let mut tries = 0;
+        loop {
+            let stored = self.load(id).await?;
+            let mut draft = Draft::of(stored);
+            for event in decide(&draft.stored)? {
+                draft.apply(&event, self.clock.now())?;
+            }
+            match self.write(draft).await {
+                Err(RolloutStoreError::Overtaken { .. }) if tries < TRIES_MAX => tries += 1,
+                other => return Ok(other?),
+            }
+        }
+    }
+
+    /// Writes a draft if it changed anything.
+    pub(super) async fn write(&self, draft: Draft) -> Result<StoredRollout, RolloutStoreError> {
+        let Draft {
+            mut stored,
+            facts,
+            changed,
+        } = draft;
+        if changed {
+            let events = facts::events(&stored.plan, &stored.state, &facts, self.clock.now());
+            let id = stored.plan.id();
+            stored.generation = self
+                .store
+                .compare_and_swap(&id, stored.generation, &stored.state, events)
+                .await?;
+        }
+        Ok(stored)
+    }
+}
+
+/// A rollout with changes that are not written yet.
+#[derive(Debug, Clone)]
+pub(super) struct Draft {
+    pub(super) stored: StoredRollout,
+    facts: Vec<crate::plan::rollout::Fact>,
+    pub(super) changed: bool,
+}
+
+impl Draft {
+    pub(super) fn of(stored: StoredRollout) -> Self {
+        Self {
+            stored,
+            facts: Vec::new(),
+            changed: false,
+        }
+    }
+
+    pub(super) fn apply(
+        &mut self,
+        event: &RolloutEvent,
+        now: crate::time::Timestamp,
+    ) -> Result<(), IllegalTransition> {
+        let step = next(&self.stored.plan, &self.stored.state, event, now)?;
+        self.changed |= step.state != self.stored.state;
+        self.stored.state = step.state;
+        self.facts.extend(step.facts);
+        Ok(())
+    }
+}

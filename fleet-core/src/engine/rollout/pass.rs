@@ -1,0 +1,448 @@
+//! One pass over all rollouts: what changed by itself, and what may begin now.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use super::error::RolloutError;
+use super::orchestrator::{Draft, Orchestrator};
+use super::updater::{FleetView, Happened, UpdateOrder};
+use crate::ids::{InstanceId, RolloutId, UpdateId};
+use crate::plan::rollout::{
+    Ending, Hold, HoldKind, MemberState, Phase, RolloutEvent, Surroundings, UpdateEnd, WavePhase,
+    admit,
+};
+use crate::plan::strategy::{Batch, Immediate, StrategySpec, WaveGate};
+use crate::plan::{Held, PlannerSettings, Request, RolloutKind, fleet_pause, plan_rollback};
+use crate::ports::{RolloutStoreError, StoredRollout};
+
+/// How often working time is written down.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+const FLEET: &str = "fleet";
+
+/// What a pass found to do.
+#[derive(Debug, Default)]
+pub(super) struct Pass {
+    /// Updates to begin, in order. Their claims are in the store.
+    pub(super) orders: Vec<(usize, UpdateOrder)>,
+    /// Whether anything changed, so that another pass may find more.
+    pub(super) changed: bool,
+}
+
+impl Orchestrator {
+    /// Looks at every rollout that is not over. `known` are the updates in flight in this process.
+    pub(super) async fn pass(&self, known: &HashSet<UpdateId>) -> Result<Pass, RolloutError> {
+        let active = self.store.active().await?;
+        let mut pass = Pass::default();
+        if active.is_empty() {
+            return Ok(pass);
+        }
+        let view = self.updater.fleet().await?;
+        let settings = PlannerSettings::read(&view.settings)?;
+        let mut around = view.surroundings(&settings);
+        for stored in &active {
+            for (place, _) in stored.state.claims() {
+                let member = &stored.plan.members[place];
+                around.take_down(&member.instance, stored.plan.tenant(member));
+            }
+        }
+        for stored in &active {
+            let mut draft = Draft::of(stored.clone());
+            let claimed = self
+                .advance(&mut draft, &active, &view, &mut around, known)
+                .await?;
+            let changed = draft.changed;
+            match self.write(draft).await {
+                Ok(stored) => {
+                    pass.changed |= changed;
+                    pass.orders.extend(
+                        claimed
+                            .into_iter()
+                            .map(|place| (place, order(&stored, place))),
+                    );
+                }
+                // Somebody else was faster: the next pass sees what they did.
+                Err(RolloutStoreError::Overtaken { .. }) => pass.changed = true,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(pass)
+    }
+
+    /// Does what follows by itself; returns the members that were claimed.
+    async fn advance(
+        &self,
+        draft: &mut Draft,
+        active: &[StoredRollout],
+        view: &FleetView,
+        around: &mut Surroundings,
+        known: &HashSet<UpdateId>,
+    ) -> Result<Vec<usize>, RolloutError> {
+        self.reconcile_claims(draft, known).await?;
+        self.follow_fleet_pause(draft, view)?;
+        self.lift_infra_hold(draft).await?;
+        self.make_way(draft, active)?;
+        if draft.stored.state.phase == Phase::Planned {
+            draft.apply(&RolloutEvent::TakenUp, self.clock.now())?;
+        }
+        self.begin(draft, active, around)?;
+        self.open_wave(draft)?;
+        self.take_back(draft).await?;
+        let claimed = self.claim(draft, around)?;
+        self.look(draft)?;
+        Ok(claimed)
+    }
+
+    /// Claims of an earlier process: the journal knows what became of them.
+    async fn reconcile_claims(
+        &self,
+        draft: &mut Draft,
+        known: &HashSet<UpdateId>,
+    ) -> Result<(), RolloutError> {
+        let claims: Vec<_> = draft
+            .stored
+            .state
+            .claims()
+            .filter(|(_, update)| !known.contains(update))
+            .collect();
+        for (place, update) in claims {
+            let event = match self.updater.happened(&update).await? {
+                Happened::Open => continue,
+                Happened::NeverBegan => RolloutEvent::Unclaimed { place, update },
+                Happened::Ended(end) => self.ended(&draft.stored, place, update, end)?,
+            };
+            draft.apply(&event, self.clock.now())?;
+        }
+        Ok(())
+    }
+
+    fn follow_fleet_pause(&self, draft: &mut Draft, view: &FleetView) -> Result<(), RolloutError> {
+        let state = &draft.stored.state;
+        if state.phase.is_terminal() {
+            return Ok(());
+        }
+        let held = state
+            .holds
+            .iter()
+            .any(|hold| hold.kind == HoldKind::GlobalPause);
+        let event = match (fleet_pause(&view.settings), held) {
+            (Some(Held::Paused { by, why }), false) => RolloutEvent::Held(Hold {
+                kind: HoldKind::GlobalPause,
+                by: by.into(),
+                why: why.into(),
+                since: self.clock.now(),
+            }),
+            (None, true) => RolloutEvent::Unheld {
+                kind: HoldKind::GlobalPause,
+                by: FLEET.to_owned(),
+            },
+            _ => return Ok(()),
+        };
+        Ok(draft.apply(&event, self.clock.now())?)
+    }
+
+    async fn lift_infra_hold(&self, draft: &mut Draft) -> Result<(), RolloutError> {
+        let state = &draft.stored.state;
+        let held = state
+            .holds
+            .iter()
+            .any(|hold| hold.kind == HoldKind::InfraErrors);
+        if held
+            && !state.phase.is_terminal()
+            && self.updater.probe(&draft.stored.plan.request.target).await
+        {
+            let event = RolloutEvent::Unheld {
+                kind: HoldKind::InfraErrors,
+                by: FLEET.to_owned(),
+            };
+            draft.apply(&event, self.clock.now())?;
+        }
+        Ok(())
+    }
+
+    /// A rollout whose place is taken ends; the newer one names it, so a crash in between forgets nothing.
+    fn make_way(&self, draft: &mut Draft, active: &[StoredRollout]) -> Result<(), RolloutError> {
+        let id = draft.stored.plan.id();
+        let newer = active
+            .iter()
+            .find(|other| other.state.replaces.contains(&id));
+        let replaceable = matches!(
+            draft.stored.state.phase,
+            Phase::Planned | Phase::AwaitingApproval | Phase::Scheduled | Phase::Running
+        );
+        if let (Some(newer), true) = (newer, replaceable) {
+            draft.apply(
+                &RolloutEvent::Superseded {
+                    by: newer.plan.id(),
+                },
+                self.clock.now(),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// A rollout begins when no other one works on its instances and the first of them may be updated.
+    fn begin(
+        &self,
+        draft: &mut Draft,
+        active: &[StoredRollout],
+        around: &Surroundings,
+    ) -> Result<(), RolloutError> {
+        let StoredRollout { plan, state, .. } = &draft.stored;
+        if state.phase != Phase::Scheduled
+            || !state.holds.is_empty()
+            || conflict(&draft.stored, active).is_some()
+        {
+            return Ok(());
+        }
+        let mut around = around.clone();
+        let nothing = plan
+            .members
+            .iter()
+            .zip(&state.members)
+            .all(|(_, member)| member.ending().is_some());
+        if nothing
+            || !admit(plan, state, &mut around, self.clock.now())
+                .start
+                .is_empty()
+        {
+            draft.apply(&RolloutEvent::Started, self.clock.now())?;
+        }
+        Ok(())
+    }
+
+    fn open_wave(&self, draft: &mut Draft) -> Result<(), RolloutError> {
+        let StoredRollout { plan, state, .. } = &draft.stored;
+        let waiting = state.phase == Phase::Running && state.wave_phase == WavePhase::Pending;
+        if !waiting || !state.holds.is_empty() {
+            return Ok(());
+        }
+        let now = self.clock.now();
+        let event = match self.gate(&draft.stored)? {
+            Err(why) => RolloutEvent::Aborted {
+                by: plan.request.strategy.label().to_owned(),
+                why,
+                rollback: false,
+            },
+            Ok(WaveGate::Open) => RolloutEvent::WaveOpened,
+            Ok(WaveGate::Pause { duration }) => {
+                if state
+                    .passed_at
+                    .is_some_and(|passed| now < passed.saturating_add(duration))
+                {
+                    return Ok(());
+                }
+                RolloutEvent::WaveOpened
+            }
+            Ok(WaveGate::Person) => RolloutEvent::Held(Hold {
+                kind: HoldKind::ManualGate,
+                by: FLEET.to_owned(),
+                why: format!(
+                    "wave {} of {} waits for a person to promote",
+                    state.wave + 1,
+                    plan.waves.len()
+                ),
+                since: now,
+            }),
+        };
+        Ok(draft.apply(&event, now)?)
+    }
+
+    /// What stands before the wave at hand: the stricter of what the plan says and what the strategy says now that it
+    /// knows what happened; or why the strategy stops.
+    pub(super) fn gate(
+        &self,
+        stored: &StoredRollout,
+    ) -> Result<Result<WaveGate, String>, RolloutError> {
+        let StoredRollout { plan, state, .. } = stored;
+        let planned = plan
+            .waves
+            .get(state.wave as usize)
+            .map_or(WaveGate::Open, |wave| wave.gate);
+        if plan.kind == RolloutKind::Rollback {
+            return Ok(Ok(planned));
+        }
+        let strategy = self.strategies.resolve(&plan.request.strategy)?;
+        let remaining = &plan.members[plan.wave_range(state.wave).start..];
+        if remaining.is_empty() {
+            return Ok(Ok(planned));
+        }
+        Ok(match strategy.next_batch(remaining, &state.progress()) {
+            Batch::Take { gate, .. } => Ok(gate.max(planned)),
+            Batch::Stop { why } => Err(why),
+        })
+    }
+
+    /// The rollback of an aborted rollout is a rollout of its own. Its id is written first, then it is made: a crash in
+    /// between leaves an id without a rollout, and the next pass makes it.
+    async fn take_back(&self, draft: &mut Draft) -> Result<(), RolloutError> {
+        let state = &draft.stored.state;
+        if matches!(state.phase, Phase::Aborting { rollback: true, .. })
+            && state.claims().next().is_none()
+        {
+            let child = RolloutId::new(self.clock.now(), self.entropy.bytes());
+            return Ok(draft.apply(&RolloutEvent::RollbackBegun { child }, self.clock.now())?);
+        }
+        let Phase::RollingBack { child } = state.phase else {
+            return Ok(());
+        };
+        match self.store.load(&child).await? {
+            None => self.make_rollback(&draft.stored, child).await,
+            Some(child) if child.state.phase.is_terminal() => {
+                let complete = child.state.phase == Phase::Completed && child.plan.held.is_empty();
+                Ok(draft.apply(&RolloutEvent::RollbackEnded { complete }, self.clock.now())?)
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    async fn make_rollback(
+        &self,
+        parent: &StoredRollout,
+        child: RolloutId,
+    ) -> Result<(), RolloutError> {
+        let committed: Vec<usize> = parent
+            .state
+            .members
+            .iter()
+            .enumerate()
+            .filter(|(_, member)| member.ending() == Some(Ending::Committed))
+            .map(|(place, _)| place)
+            .collect();
+        let request = Request {
+            id: child,
+            parent: Some(parent.plan.id()),
+            strategy: StrategySpec::Immediate(Immediate::default()),
+            needs_approval: false,
+            ..parent.plan.request.clone()
+        };
+        let plan = plan_rollback(&parent.plan, &committed, request, self.clock.now());
+        match self.keep_new(plan, Vec::new(), 0).await {
+            Ok(()) | Err(RolloutStoreError::Exists(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn claim(
+        &self,
+        draft: &mut Draft,
+        around: &mut Surroundings,
+    ) -> Result<Vec<usize>, RolloutError> {
+        let StoredRollout { plan, state, .. } = &draft.stored;
+        let may_start = state.phase == Phase::Running
+            && state.wave_phase == WavePhase::Open
+            && state.holds.is_empty();
+        if !may_start {
+            return Ok(Vec::new());
+        }
+        let now = self.clock.now();
+        let admission = admit(plan, state, around, now);
+        for &place in &admission.start {
+            let update = UpdateId::new(now, self.entropy.bytes());
+            draft.apply(&RolloutEvent::Claimed { place, update }, now)?;
+        }
+        Ok(admission.start)
+    }
+
+    fn look(&self, draft: &mut Draft) -> Result<(), RolloutError> {
+        let state = &draft.stored.state;
+        if state.phase.is_terminal() {
+            return Ok(());
+        }
+        let now = self.clock.now();
+        let working = state.claims().next().is_some();
+        let due = match state.worked.running_since {
+            None => working,
+            Some(since) => !working || now.since(since) >= LOOK_EVERY || now < since,
+        };
+        if due {
+            draft.apply(&RolloutEvent::Looked { working }, now)?;
+        }
+        Ok(())
+    }
+
+    /// The event for an update that ended, with what the strategy makes of it.
+    pub(super) fn ended(
+        &self,
+        stored: &StoredRollout,
+        place: usize,
+        update: UpdateId,
+        end: UpdateEnd,
+    ) -> Result<RolloutEvent, RolloutError> {
+        let follow = match &end {
+            UpdateEnd::Unsuccessful { kind, why, .. } => self.follow(stored, place, *kind, why)?,
+            _ => crate::plan::rollout::Follow::Nothing,
+        };
+        Ok(RolloutEvent::Ended {
+            place,
+            update,
+            end,
+            follow,
+        })
+    }
+}
+
+/// Another rollout that works, or may still work, on an instance of this one.
+pub(super) fn conflict(stored: &StoredRollout, active: &[StoredRollout]) -> Option<RolloutId> {
+    let mine: HashSet<&InstanceId> = stored
+        .plan
+        .members
+        .iter()
+        .map(|member| &member.instance)
+        .collect();
+    let works_on_mine = |other: &&StoredRollout| {
+        let begun = !other.state.phase.is_waiting_to_begin() && !other.state.phase.is_terminal();
+        // The rollback of a rollout is what that rollout waits for.
+        let is_parent = stored.plan.kind == RolloutKind::Rollback
+            && stored.plan.request.parent == Some(other.plan.id());
+        let members = other.plan.members.iter().zip(&other.state.members);
+        let mut open = members.filter(|(_, state)| !matches!(state, MemberState::Ended { .. }));
+        let rolling_back = matches!(
+            other.state.phase,
+            Phase::RollingBack { .. } | Phase::Aborting { rollback: true, .. }
+        );
+        let any_of_mine = |other: &StoredRollout| {
+            other
+                .plan
+                .members
+                .iter()
+                .any(|member| mine.contains(&member.instance))
+        };
+        begun
+            && !is_parent
+            && (open.any(|(member, _)| mine.contains(&member.instance))
+                || rolling_back && any_of_mine(other))
+    };
+    active
+        .iter()
+        .filter(|other| other.plan.id() != stored.plan.id())
+        .find(works_on_mine)
+        .map(|other| other.plan.id())
+}
+
+fn order(stored: &StoredRollout, place: usize) -> UpdateOrder {
+    let StoredRollout { plan, state, .. } = stored;
+    let member = &plan.members[place];
+    let (id, attempt) = match state.members[place] {
+        MemberState::Claimed {
+            update, attempt, ..
+        } => (update, attempt),
+        _ => unreachable!("an order is made of a member that was just claimed"),
+    };
+    UpdateOrder {
+        id,
+        rollout: plan.id(),
+        kind: plan.kind,
+        actor: plan.request.actor.clone(),
+        instance: member.instance.clone(),
+        tenant: plan.tenant(member).clone(),
+        target: plan
+            .request
+            .target
+            .image
+            .pinned(plan.digests[member.to as usize].clone()),
+        health_timeout: Duration::from_millis(member.health_timeout_ms.into()),
+        attempt,
+        retry_quarantined: plan.request.retry_quarantined || plan.kind == RolloutKind::Rollback,
+        override_window: plan.request.override_window,
+    }
+}

@@ -1,0 +1,231 @@
+//! Passes and updates, interleaved, until nothing is due.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use futures::future::{BoxFuture, Either, select};
+use futures::stream::{FuturesUnordered, StreamExt as _};
+
+use super::error::RolloutError;
+use super::orchestrator::Orchestrator;
+use super::pass::conflict;
+use super::updater::UpdateOrder;
+use crate::ids::{RolloutId, UpdateId};
+use crate::plan::rollout::{Follow, MemberState, Phase, UpdateEnd, WavePhase, admit};
+use crate::plan::strategy::{Failure, FailureKind, OnFailure, WaveGate};
+use crate::plan::{Held, PlannerSettings, RolloutKind};
+use crate::ports::StoredRollout;
+use crate::time::Timestamp;
+
+/// Longest time between two looks while updates are in flight.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// Longest wait for another try that somebody who waits for a rollout sits through.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+struct Done {
+    rollout: RolloutId,
+    place: usize,
+    update: UpdateId,
+    end: UpdateEnd,
+}
+
+/// Where a rollout stands once nothing more is due.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outlook {
+    /// It is over.
+    Over,
+    /// It goes on by itself soon: a pause between waves, another try.
+    Soon(Timestamp),
+    /// Nothing of it may start now.
+    NotNow {
+        /// Why, for people: holds, windows, another rollout.
+        why: Vec<String>,
+        /// When it goes on by itself, if it does.
+        until: Option<Timestamp>,
+    },
+}
+
+/// What waiting for a rollout came to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Waited {
+    /// The rollout.
+    pub rollout: StoredRollout,
+    /// [`Outlook::Over`] or [`Outlook::NotNow`].
+    pub outlook: Outlook,
+}
+
+impl Orchestrator {
+    /// Does everything that is due now in all rollouts, and returns when nothing is in flight and nothing may start.
+    /// Safe to call at any time and any number of times; calling it again does no harm.
+    ///
+    /// # Cancel safety
+    /// Dropping it is a crash: the next call finds out what became of the updates in flight.
+    ///
+    /// # Errors
+    /// Store or fleet failed. Updates in flight are dropped then; their journal tells the next call.
+    pub async fn run_due(&self) -> Result<(), RolloutError> {
+        let mut in_flight: FuturesUnordered<BoxFuture<'static, Done>> = FuturesUnordered::new();
+        let mut known: HashSet<UpdateId> = HashSet::new();
+        loop {
+            let pass = self.pass(&known).await?;
+            for (place, order) in pass.orders {
+                known.insert(order.id);
+                in_flight.push(self.begin_update(place, order));
+            }
+            if in_flight.is_empty() {
+                if pass.changed {
+                    continue;
+                }
+                return Ok(());
+            }
+            let timer = self.clock.sleep(LOOK_EVERY);
+            let look_again = select(timer, Box::pin(self.wake.notified()));
+            if let Either::Left((Some(done), _)) = select(in_flight.next(), look_again).await {
+                self.record(&done).await?;
+                known.remove(&done.update);
+            }
+        }
+    }
+
+    /// Runs what is due until a rollout is over, or until nothing of it may start now. Pauses between waves are waited
+    /// for; windows, holds and other rollouts are not.
+    ///
+    /// # Errors
+    /// As [`Orchestrator::run_due`], and if there is no such rollout.
+    pub async fn wait(&self, id: &RolloutId) -> Result<Waited, RolloutError> {
+        loop {
+            self.run_due().await?;
+            let rollout = self.load(id).await?;
+            match self.outlook(&rollout).await? {
+                Outlook::Soon(at) => {
+                    let rest = at.since(self.clock.now()).min(LOOK_EVERY);
+                    select(self.clock.sleep(rest), Box::pin(self.wake.notified())).await;
+                }
+                outlook => return Ok(Waited { rollout, outlook }),
+            }
+        }
+    }
+
+    /// Where a rollout stands: over, going on by itself, or held, and by what.
+    ///
+    /// # Errors
+    /// Store or fleet failed.
+    pub async fn outlook(&self, stored: &StoredRollout) -> Result<Outlook, RolloutError> {
+        let StoredRollout { plan, state, .. } = stored;
+        if state.phase.is_terminal() {
+            return Ok(Outlook::Over);
+        }
+        let not_now = |why: Vec<String>, until| Outlook::NotNow { why, until };
+        if !state.holds.is_empty() {
+            return Ok(not_now(
+                state.holds.iter().map(ToString::to_string).collect(),
+                None,
+            ));
+        }
+        match state.phase {
+            Phase::AwaitingApproval => {
+                return Ok(not_now(vec!["a person must approve it".to_owned()], None));
+            }
+            Phase::RollingBack { child } => {
+                let child = self.load(&child).await?;
+                return Box::pin(self.outlook(&child)).await;
+            }
+            _ => {}
+        }
+        if let Some(other) = conflict(stored, &self.store.active().await?) {
+            return Ok(not_now(
+                vec![format!("rollout {other} works on its instances")],
+                None,
+            ));
+        }
+        if state.phase == Phase::Running
+            && state.wave_phase == WavePhase::Pending
+            && let (Some(passed), Ok(WaveGate::Pause { duration })) =
+                (state.passed_at, self.gate(stored)?)
+        {
+            return Ok(Outlook::Soon(passed.saturating_add(duration)));
+        }
+        let view = self.updater.fleet().await?;
+        let mut around = view.surroundings(&PlannerSettings::read(&view.settings)?);
+        let now = self.clock.now();
+        let admission = admit(plan, state, &mut around, now);
+        let soon = admission.waiting.iter().filter_map(|(_, held)| match held {
+            Held::Deferred { until } if until.since(now) <= PATIENCE => Some(*until),
+            _ => None,
+        });
+        if let Some(at) = soon.min() {
+            return Ok(Outlook::Soon(at));
+        }
+        let why = admission
+            .waiting
+            .iter()
+            .map(|(place, held)| format!("{}: {held}", plan.members[*place].instance));
+        Ok(not_now(why.collect(), admission.wakes_at()))
+    }
+
+    fn begin_update(&self, place: usize, order: UpdateOrder) -> BoxFuture<'static, Done> {
+        let updater = std::sync::Arc::clone(&self.updater);
+        Box::pin(async move {
+            let end = updater.update_instance(&order).await;
+            Done {
+                rollout: order.rollout,
+                place,
+                update: order.id,
+                end,
+            }
+        })
+    }
+
+    async fn record(&self, done: &Done) -> Result<(), RolloutError> {
+        let decide = |stored: &StoredRollout| {
+            let claimed = stored
+                .state
+                .claims()
+                .any(|claim| claim == (done.place, done.update));
+            if !claimed {
+                // Another orchestrator recorded it from the journal.
+                return Ok(Vec::new());
+            }
+            Ok(vec![self.ended(
+                stored,
+                done.place,
+                done.update,
+                done.end.clone(),
+            )?])
+        };
+        self.change(&done.rollout, decide).await.map(drop)
+    }
+
+    /// What the strategy makes of a failure. A rollback is tried once: what cannot go back needs a person.
+    pub(super) fn follow(
+        &self,
+        stored: &StoredRollout,
+        place: usize,
+        kind: FailureKind,
+        reason: &str,
+    ) -> Result<Follow, RolloutError> {
+        let StoredRollout { plan, state, .. } = stored;
+        let member = &plan.members[place];
+        let MemberState::Claimed { attempt, .. } = state.members[place] else {
+            return Ok(Follow::Nothing);
+        };
+        let counts = kind.counts() && !member.unhealthy_before;
+        let failure = Failure {
+            instance: &member.instance,
+            attempt,
+            kind,
+            failures: state.tally().failures + u32::from(counts),
+            budget: state.failure_limit(plan),
+            reason,
+        };
+        let strategy = self.strategies.resolve(&plan.request.strategy)?;
+        let answer = strategy.on_failure(&failure);
+        Ok(match answer {
+            OnFailure::Retry { after, .. } if attempt <= strategy.retries() => Follow::Retry {
+                not_before: self.clock.now().saturating_add(after),
+            },
+            OnFailure::Abort if plan.kind == RolloutKind::Forward => Follow::Abort,
+            OnFailure::Abort | OnFailure::Skip | OnFailure::Retry { .. } => Follow::Nothing,
+        })
+    }
+}

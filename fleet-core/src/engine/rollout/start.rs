@@ -1,0 +1,365 @@
+//! How rollouts come to be: a person starts one, detection opens one, a failed one is tried again.
+
+use std::collections::HashSet;
+
+use super::error::{RolloutError, StartError};
+use super::facts;
+use super::orchestrator::Orchestrator;
+use super::updater::FleetView;
+use crate::ids::{InstanceId, RolloutId};
+use crate::image::{Digest, PinnedImage};
+use crate::plan::rollout::{
+    Channel, Decision, MemberState, Phase, RolloutState, SupersedePolicy, decide,
+};
+use crate::plan::strategy::StrategySpec;
+use crate::plan::{
+    Asked, Candidate, Limits, PlanInput, PlannerSettings, Request, RolloutKind, RolloutPlan, check,
+    fleet_pause, plan,
+};
+use crate::ports::{RolloutStoreError, StoredRollout};
+use crate::time::Timestamp;
+
+/// Rollouts that are looked back at for what completed and what failed.
+const HISTORY: u32 = 100;
+
+/// What a new rollout shall be.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StartRequest {
+    /// User name, or `fleet`.
+    pub actor: String,
+    /// Who asked, and for what.
+    pub asked: Asked,
+    /// The release.
+    pub target: PinnedImage,
+    /// When the release was pushed, or else first seen.
+    pub released_at: Option<Timestamp>,
+    /// How it proceeds.
+    pub strategy: StrategySpec,
+    /// What bounds it.
+    pub limits: Limits,
+    /// Windows do not hold it.
+    pub override_window: bool,
+    /// Takes a quarantined digest once more.
+    pub retry_quarantined: bool,
+    /// A person must approve before it begins.
+    pub needs_approval: bool,
+}
+
+impl StartRequest {
+    /// A rollout of a release over all automatic instances, with the defaults.
+    #[must_use]
+    pub fn new(actor: impl Into<String>, target: PinnedImage) -> Self {
+        Self {
+            actor: actor.into(),
+            asked: Asked::ByOperator {
+                tenants: Vec::new(),
+            },
+            target,
+            released_at: None,
+            strategy: StrategySpec::default(),
+            limits: Limits::default(),
+            override_window: false,
+            retry_quarantined: false,
+            needs_approval: false,
+        }
+    }
+
+    fn into_request(self, id: RolloutId, parent: Option<RolloutId>, attempt: u32) -> Request {
+        Request {
+            id,
+            parent,
+            attempt,
+            actor: self.actor,
+            asked: self.asked,
+            target: self.target,
+            released_at: self.released_at,
+            strategy: self.strategy,
+            limits: self.limits,
+            override_window: self.override_window,
+            retry_quarantined: self.retry_quarantined,
+            needs_approval: self.needs_approval,
+        }
+    }
+}
+
+/// What starting came to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Started {
+    /// A rollout was made; [`Orchestrator::run_due`] takes it up.
+    Opened(Box<RolloutPlan>),
+    /// No instance is to be updated; the plan says why.
+    NothingToDo(Box<RolloutPlan>),
+}
+
+/// What became of a release that detection found.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Detected {
+    /// See [`Started`].
+    Started(Started),
+    /// No rollout is opened now.
+    Decided(Decision),
+}
+
+impl Orchestrator {
+    /// Plans without making a rollout: what `fleet plan` shows.
+    ///
+    /// # Errors
+    /// There is no plan, or store or fleet failed.
+    pub async fn preview(&self, request: StartRequest) -> Result<RolloutPlan, StartError> {
+        let view = self.updater.fleet().await?;
+        let candidates = self
+            .updater
+            .candidates(&request.target, &request.asked)
+            .await?;
+        self.plan_of(self.fresh(request, None, 1), &view, &candidates)
+    }
+
+    /// Starts a rollout for a person. A rollout of another release over the same instances makes way.
+    ///
+    /// # Errors
+    /// The fleet is paused, the same is being rolled out, there is no plan, or store or fleet failed.
+    pub async fn start(&self, request: StartRequest) -> Result<Started, StartError> {
+        let view = self.updater.fleet().await?;
+        if let Some(held) = fleet_pause(&view.settings) {
+            return Err(StartError::Paused(held));
+        }
+        let candidates = self
+            .updater
+            .candidates(&request.target, &request.asked)
+            .await?;
+        self.open(self.fresh(request, None, 1), &view, &candidates)
+            .await
+    }
+
+    /// Tries again what failed in a rollout that is over: a new rollout over those instances, for which the quarantine of
+    /// the digest is lifted.
+    ///
+    /// # Errors
+    /// The rollout is not over or nothing failed, and as [`Orchestrator::start`].
+    pub async fn retry_failed(&self, id: &RolloutId, actor: &str) -> Result<Started, StartError> {
+        let view = self.updater.fleet().await?;
+        if let Some(held) = fleet_pause(&view.settings) {
+            return Err(StartError::Paused(held));
+        }
+        let StoredRollout { plan, state, .. } = self.load(id).await?;
+        if !state.phase.is_terminal() {
+            return Err(StartError::NotOver(*id));
+        }
+        let failed = plan.members.iter().zip(&state.members);
+        let names: Vec<_> = failed
+            .filter(|(_, member)| member.ending().is_some_and(|how| how.is_retryable()))
+            .map(|(member, _)| member.instance.name.clone())
+            .collect();
+        if names.is_empty() {
+            return Err(StartError::NothingFailed(*id));
+        }
+        let old = plan.request;
+        let request = StartRequest {
+            actor: actor.to_owned(),
+            asked: Asked::ForInstances { names },
+            target: old.target,
+            released_at: old.released_at,
+            strategy: old.strategy,
+            limits: old.limits,
+            override_window: old.override_window,
+            retry_quarantined: true,
+            needs_approval: false,
+        };
+        let candidates = self
+            .updater
+            .candidates(&request.target, &request.asked)
+            .await?;
+        self.open(
+            self.fresh(request, Some(*id), old.attempt + 1),
+            &view,
+            &candidates,
+        )
+        .await
+    }
+
+    /// Opens a rollout for a release that detection found, if it is its time. The same release again is no new rollout,
+    /// except over instances that no rollout of it was about.
+    ///
+    /// # Errors
+    /// As [`Orchestrator::start`]; a paused fleet is no error but holds every instance.
+    pub async fn detected(
+        &self,
+        request: StartRequest,
+        first_seen: Timestamp,
+        policy: SupersedePolicy,
+    ) -> Result<Detected, StartError> {
+        let history = self.store.list(HISTORY).await?;
+        let ours: Vec<&StoredRollout> = history
+            .iter()
+            .filter(|stored| stored.plan.kind == RolloutKind::Forward)
+            .filter(|stored| stored.plan.request.target.image == request.target.image)
+            .collect();
+        let request = StartRequest {
+            asked: Asked::ByDetection,
+            ..request
+        };
+        let decision = decide_among(
+            &ours,
+            &request.target.digest,
+            first_seen,
+            policy,
+            self.clock.now(),
+        );
+        let same_again = decision == Decision::Same
+            && ours.iter().all(|stored| stored.state.phase.is_terminal());
+        if !same_again && !matches!(decision, Decision::Open { .. }) {
+            return Ok(Detected::Decided(decision));
+        }
+        let view = self.updater.fleet().await?;
+        let mut candidates = self
+            .updater
+            .candidates(&request.target, &request.asked)
+            .await?;
+        if same_again {
+            let of_digest = ours
+                .iter()
+                .filter(|stored| stored.plan.request.target.digest == request.target.digest);
+            let known: HashSet<&InstanceId> = of_digest
+                .flat_map(|stored| &stored.plan.members)
+                .map(|member| &member.instance)
+                .collect();
+            candidates.retain(|candidate| !known.contains(&candidate.instance));
+        }
+        let started = self
+            .open(self.fresh(request, None, 1), &view, &candidates)
+            .await?;
+        Ok(match started {
+            Started::NothingToDo(_) if same_again => Detected::Decided(Decision::Same),
+            started => Detected::Started(started),
+        })
+    }
+
+    fn fresh(&self, request: StartRequest, parent: Option<RolloutId>, attempt: u32) -> Request {
+        let id = RolloutId::new(self.clock.now(), self.entropy.bytes());
+        request.into_request(id, parent, attempt)
+    }
+
+    fn plan_of(
+        &self,
+        request: Request,
+        view: &FleetView,
+        candidates: &[Candidate],
+    ) -> Result<RolloutPlan, StartError> {
+        let settings = PlannerSettings::read(&view.settings).map_err(RolloutError::from)?;
+        let strategy = self
+            .strategies
+            .resolve(&request.strategy)
+            .map_err(RolloutError::from)?;
+        let input = PlanInput {
+            request: &request,
+            candidates,
+            tenants: &view.tenants,
+            fleet: &view.settings,
+            settings: &settings,
+            now: self.clock.now(),
+        };
+        let plan = plan(&input, strategy.as_ref())?;
+        match check(&plan, &settings.salt) {
+            violations if violations.is_empty() => Ok(plan),
+            violations => Err(StartError::Unsound(violations)),
+        }
+    }
+
+    async fn open(
+        &self,
+        request: Request,
+        view: &FleetView,
+        candidates: &[Candidate],
+    ) -> Result<Started, StartError> {
+        let plan = self.plan_of(request, view, candidates)?;
+        if plan.members.is_empty() {
+            return Ok(Started::NothingToDo(Box::new(plan)));
+        }
+        let active = self.store.active().await?;
+        let overlapping: Vec<&StoredRollout> = active
+            .iter()
+            .filter(|other| other.plan.kind == RolloutKind::Forward && overlaps(&plan, other))
+            .collect();
+        let same = overlapping
+            .iter()
+            .find(|other| other.plan.request.target.digest == plan.request.target.digest);
+        if let Some(same) = same {
+            return Err(StartError::AlreadyRunning(same.plan.id()));
+        }
+        let in_first_wave = |other: &&&StoredRollout| {
+            other.state.wave == 0 && !other.state.phase.is_waiting_to_begin()
+        };
+        let replaced_in_a_row = overlapping
+            .iter()
+            .filter(in_first_wave)
+            .map(|other| other.state.replaced_in_a_row + 1)
+            .max()
+            .unwrap_or(0);
+        let replaces = overlapping.iter().map(|other| other.plan.id()).collect();
+        self.keep_new(plan.clone(), replaces, replaced_in_a_row)
+            .await?;
+        self.wake.notify_one();
+        Ok(Started::Opened(Box::new(plan)))
+    }
+
+    /// Keeps a new rollout.
+    pub(super) async fn keep_new(
+        &self,
+        plan: RolloutPlan,
+        replaces: Vec<RolloutId>,
+        replaced_in_a_row: u32,
+    ) -> Result<(), RolloutStoreError> {
+        let state = RolloutState {
+            replaces,
+            replaced_in_a_row,
+            ..RolloutState::new(&plan)
+        };
+        self.store
+            .create(&plan, &state, vec![facts::planned(&plan)])
+            .await
+    }
+}
+
+fn overlaps(plan: &RolloutPlan, other: &StoredRollout) -> bool {
+    let mine: HashSet<&InstanceId> = plan.members.iter().map(|member| &member.instance).collect();
+    other
+        .plan
+        .members
+        .iter()
+        .zip(&other.state.members)
+        .any(|(member, state)| {
+            !matches!(state, MemberState::Ended { .. }) && mine.contains(&member.instance)
+        })
+}
+
+/// `ours` are the rollouts of this reference, newest first.
+fn decide_among(
+    ours: &[&StoredRollout],
+    digest: &Digest,
+    first_seen: Timestamp,
+    policy: SupersedePolicy,
+    now: Timestamp,
+) -> Decision {
+    let digests_of = |which: fn(&Phase) -> bool| -> Vec<Digest> {
+        let matching = ours.iter().filter(|stored| which(&stored.state.phase));
+        matching
+            .map(|stored| stored.plan.request.target.digest.clone())
+            .collect()
+    };
+    let known_bad = digests_of(|phase| {
+        matches!(
+            phase,
+            Phase::Aborted { .. } | Phase::RolledBack { .. } | Phase::RollbackIncomplete { .. }
+        )
+    });
+    let completed =
+        digests_of(|phase| matches!(phase, Phase::Completed | Phase::CompletedWithFailures));
+    let current = ours.iter().find(|stored| !stored.state.phase.is_terminal());
+    let channel = Channel {
+        current: current.map(|stored| (&stored.plan, &stored.state)),
+        known_bad: &known_bad,
+        completed: &completed,
+        last_start: ours.first().map(|stored| stored.plan.planned_at),
+    };
+    decide(&channel, digest, first_seen, policy, now)
+}

@@ -1,0 +1,612 @@
+//! The one function that changes the state of a rollout.
+
+use super::countdown::Countdown;
+use super::event::{Fact, Follow, IllegalTransition, RolloutEvent, UpdateEnd};
+use super::hold::{Hold, HoldKind};
+use super::state::{Ending, MemberState, Phase, RolloutState, WavePhase};
+use crate::ids::UpdateId;
+use crate::plan::RolloutPlan;
+use crate::plan::strategy::FailureKind;
+use crate::time::Timestamp;
+
+/// Updates in a row that the infrastructure may break before nothing is started any more.
+const INFRA_IN_A_ROW_MAX: u32 = 5;
+/// Who owns holds and decisions that nobody asked for.
+const FLEET: &str = "fleet";
+
+/// A new state, and what became known with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transition {
+    /// The new state.
+    pub state: RolloutState,
+    /// What became known, in order; empty if nothing did.
+    pub facts: Vec<Fact>,
+}
+
+/// What a rollout becomes by an event. Total: every pair of state and event has an answer. Events of people may come
+/// twice and then change nothing. A wave that is over, and a rollout that is over, end in the same step as their last
+/// update, so that no crash comes in between.
+///
+/// # Errors
+/// The event cannot happen in this state; nothing changes.
+pub fn next(
+    plan: &RolloutPlan,
+    state: &RolloutState,
+    event: &RolloutEvent,
+    now: Timestamp,
+) -> Result<Transition, IllegalTransition> {
+    let mut step = Step {
+        plan,
+        now,
+        state: state.clone(),
+        facts: Vec::new(),
+    };
+    step.apply(event)?;
+    step.settle();
+    Ok(Transition {
+        state: step.state,
+        facts: step.facts,
+    })
+}
+
+struct Step<'a> {
+    plan: &'a RolloutPlan,
+    now: Timestamp,
+    state: RolloutState,
+    facts: Vec<Fact>,
+}
+
+type Applied = Result<(), IllegalTransition>;
+
+impl Step<'_> {
+    fn apply(&mut self, event: &RolloutEvent) -> Applied {
+        match event {
+            RolloutEvent::TakenUp => self.taken_up(event),
+            RolloutEvent::Approved { by } => self.approved(event, by),
+            RolloutEvent::Denied { by, why } => self.denied(event, by, why),
+            RolloutEvent::Started => self.started(event),
+            RolloutEvent::WaveOpened => self.wave_opened(event),
+            RolloutEvent::Claimed { place, update } => self.claimed(event, *place, *update),
+            RolloutEvent::Unclaimed { place, update } => self.unclaimed(event, *place, *update),
+            RolloutEvent::Ended {
+                place,
+                update,
+                end,
+                follow,
+            } => self.ended(event, *place, *update, end, *follow),
+            RolloutEvent::Held(hold) => self.held(event, hold),
+            RolloutEvent::Unheld { kind, by } => self.unheld(event, *kind, by),
+            RolloutEvent::Promoted { by } => self.promoted(event, by),
+            RolloutEvent::Excluded { place, by } => self.excluded(event, *place, by),
+            RolloutEvent::Aborted { by, why, rollback } => self.aborted(event, by, why, *rollback),
+            RolloutEvent::Superseded { by } => self.superseded(event, *by),
+            RolloutEvent::RollbackBegun { child } => match self.state.phase {
+                Phase::Aborting { rollback: true, .. } if self.state.claims().next().is_none() => {
+                    self.state.phase = Phase::RollingBack { child: *child };
+                    Ok(())
+                }
+                _ => Err(self.illegal(
+                    event,
+                    "one that is aborting with a rollback and has nothing in flight",
+                )),
+            },
+            RolloutEvent::RollbackEnded { complete } => self.rollback_ended(event, *complete),
+            RolloutEvent::Looked { working } => self.looked(event, *working),
+        }
+    }
+
+    fn illegal(&self, event: &RolloutEvent, expected: impl Into<String>) -> IllegalTransition {
+        IllegalTransition {
+            event: event.label(),
+            state: self.state.phase.label(),
+            expected: expected.into(),
+        }
+    }
+
+    fn taken_up(&mut self, event: &RolloutEvent) -> Applied {
+        if self.state.phase != Phase::Planned {
+            return Err(self.illegal(event, "planned"));
+        }
+        if self.plan.request.needs_approval {
+            self.state.phase = Phase::AwaitingApproval;
+            self.facts.push(Fact::AwaitsApproval);
+        } else {
+            self.state.phase = Phase::Scheduled;
+        }
+        Ok(())
+    }
+
+    fn approved(&mut self, event: &RolloutEvent, by: &str) -> Applied {
+        match self.state.phase {
+            Phase::AwaitingApproval | Phase::Planned => {
+                self.state.phase = Phase::Scheduled;
+                self.facts.push(Fact::Approved { by: by.to_owned() });
+                Ok(())
+            }
+            Phase::Scheduled | Phase::Running => Ok(()),
+            _ => Err(self.illegal(event, "awaiting_approval")),
+        }
+    }
+
+    fn denied(&mut self, event: &RolloutEvent, by: &str, why: &str) -> Applied {
+        if self.state.phase.is_waiting_to_begin() {
+            self.cancel(by, why);
+            Ok(())
+        } else {
+            Err(self.illegal(event, "one that has not begun (abort stops a running one)"))
+        }
+    }
+
+    fn cancel(&mut self, by: &str, why: &str) {
+        self.state.phase = Phase::Cancelled {
+            why: why.to_owned(),
+        };
+        self.cancel_queued("the rollout was cancelled");
+        self.facts.push(Fact::Aborted {
+            by: by.to_owned(),
+            why: why.to_owned(),
+        });
+    }
+
+    fn started(&mut self, event: &RolloutEvent) -> Applied {
+        if self.state.phase != Phase::Scheduled || !self.state.holds.is_empty() {
+            return Err(self.illegal(event, "scheduled, without holds"));
+        }
+        self.state.phase = Phase::Running;
+        self.facts.push(Fact::Started);
+        Ok(())
+    }
+
+    fn wave_opened(&mut self, event: &RolloutEvent) -> Applied {
+        let pending = self.state.wave_phase == WavePhase::Pending;
+        if self.state.phase != Phase::Running || !pending || !self.state.holds.is_empty() {
+            return Err(self.illegal(event, "running, without holds, at a wave that is not open"));
+        }
+        self.open_wave();
+        Ok(())
+    }
+
+    fn open_wave(&mut self) {
+        self.state.wave_phase = WavePhase::Open;
+        self.state.worked = Countdown::default();
+        self.facts.push(Fact::WaveOpened {
+            wave: self.state.wave,
+        });
+    }
+
+    fn claimed(&mut self, event: &RolloutEvent, place: usize, update: UpdateId) -> Applied {
+        let in_wave = self.plan.wave_range(self.state.wave).contains(&place);
+        let open = self.state.wave_phase == WavePhase::Open;
+        let may_start = self.state.phase == Phase::Running && self.state.holds.is_empty();
+        match self.state.members.get(place) {
+            Some(&MemberState::Queued { attempts, .. }) if in_wave && open && may_start => {
+                self.state.members[place] = MemberState::Claimed {
+                    update,
+                    attempt: attempts + 1,
+                    since: self.now,
+                };
+                Ok(())
+            }
+            _ => Err(self.illegal(
+                event,
+                "running, without holds, a queued member of the open wave",
+            )),
+        }
+    }
+
+    fn unclaimed(&mut self, event: &RolloutEvent, place: usize, update: UpdateId) -> Applied {
+        let attempt = self.attempt_of(event, place, update)?;
+        self.state.members[place] = MemberState::Queued {
+            attempts: attempt - 1,
+            not_before: None,
+            last: None,
+        };
+        Ok(())
+    }
+
+    /// A late answer of another attempt finds another claim, and is dropped with an error.
+    fn attempt_of(
+        &self,
+        event: &RolloutEvent,
+        place: usize,
+        update: UpdateId,
+    ) -> Result<u32, IllegalTransition> {
+        match self.state.members.get(place) {
+            Some(MemberState::Claimed {
+                update: claimed,
+                attempt,
+                ..
+            }) if *claimed == update => Ok(*attempt),
+            _ => Err(self.illegal(event, format!("member {place} to be claimed by {update}"))),
+        }
+    }
+
+    fn ended(
+        &mut self,
+        event: &RolloutEvent,
+        place: usize,
+        update: UpdateId,
+        end: &UpdateEnd,
+        follow: Follow,
+    ) -> Applied {
+        let attempt = self.attempt_of(event, place, update)?;
+        let mut over = |how, counts, why: Option<&String>| {
+            let why = why.cloned();
+            self.state.members[place] = MemberState::Ended {
+                how,
+                counts,
+                attempts: attempt,
+                why,
+            };
+        };
+        match end {
+            UpdateEnd::Committed => over(Ending::Committed, false, None),
+            UpdateEnd::Unchanged => over(Ending::Unchanged, false, None),
+            UpdateEnd::Refused { why } => over(Ending::Refused, false, Some(why)),
+            UpdateEnd::Deferred { until, why } => {
+                self.state.members[place] = MemberState::Queued {
+                    attempts: attempt - 1,
+                    not_before: Some(*until),
+                    last: Some(why.clone()),
+                };
+            }
+            UpdateEnd::Unsuccessful { how, kind, why } => {
+                // An instance that was not well before does not speak against the release.
+                let counts = kind.counts() && !self.plan.members[place].unhealthy_before;
+                match follow {
+                    Follow::Retry { not_before } => {
+                        self.state.members[place] = MemberState::Queued {
+                            attempts: attempt,
+                            not_before: Some(not_before),
+                            last: Some(why.clone()),
+                        };
+                    }
+                    Follow::Nothing | Follow::Abort => over(*how, counts, Some(why)),
+                }
+            }
+        }
+        self.count_infrastructure(end);
+        self.mind_the_budget(end, follow);
+        Ok(())
+    }
+
+    fn count_infrastructure(&mut self, end: &UpdateEnd) {
+        match end {
+            UpdateEnd::Unsuccessful {
+                kind: FailureKind::Infrastructure,
+                why,
+                ..
+            } => {
+                self.state.infra_in_a_row += 1;
+                let held = self
+                    .state
+                    .holds
+                    .iter()
+                    .any(|hold| hold.kind == HoldKind::InfraErrors);
+                if self.state.infra_in_a_row >= INFRA_IN_A_ROW_MAX && !held {
+                    let why = format!(
+                        "{INFRA_IN_A_ROW_MAX} updates in a row failed for reasons of the infrastructure, the last one: {why}"
+                    );
+                    self.hold(HoldKind::InfraErrors, why);
+                }
+            }
+            UpdateEnd::Committed | UpdateEnd::Unchanged | UpdateEnd::Unsuccessful { .. } => {
+                self.state.infra_in_a_row = 0;
+            }
+            UpdateEnd::Refused { .. } | UpdateEnd::Deferred { .. } => {}
+        }
+    }
+
+    fn mind_the_budget(&mut self, end: &UpdateEnd, follow: Follow) {
+        if !matches!(self.state.phase, Phase::Running | Phase::Superseding { .. }) {
+            return;
+        }
+        let failures = self.state.tally().failures;
+        let limit = self.state.failure_limit(self.plan);
+        let why = match end {
+            UpdateEnd::Unsuccessful { why, .. } if failures >= limit => {
+                format!("{failures} of at most {limit} failures, the last one: {why}")
+            }
+            UpdateEnd::Unsuccessful { why, .. } if follow == Follow::Abort => {
+                format!("the strategy stops at this failure: {why}")
+            }
+            _ => return,
+        };
+        self.stop(FLEET, &why, false);
+    }
+
+    fn stop(&mut self, by: &str, why: &str, rollback: bool) {
+        self.state.phase = Phase::Aborting {
+            rollback,
+            why: why.to_owned(),
+        };
+        self.cancel_queued("the rollout was stopped");
+        self.facts.push(Fact::Aborted {
+            by: by.to_owned(),
+            why: why.to_owned(),
+        });
+    }
+
+    fn cancel_queued(&mut self, why: &str) {
+        for member in &mut self.state.members {
+            if let MemberState::Queued { attempts, .. } = *member {
+                let why = Some(why.to_owned());
+                *member = MemberState::Ended {
+                    how: Ending::Cancelled,
+                    counts: false,
+                    attempts,
+                    why,
+                };
+            }
+        }
+    }
+
+    fn hold(&mut self, kind: HoldKind, why: String) {
+        let hold = Hold {
+            kind,
+            by: FLEET.to_owned(),
+            why,
+            since: self.now,
+        };
+        self.facts.push(Fact::Held(hold.clone()));
+        self.state.holds.push(hold);
+    }
+
+    fn held(&mut self, event: &RolloutEvent, hold: &Hold) -> Applied {
+        if self.state.phase.is_terminal() {
+            return Err(self.illegal(event, "one that is not over"));
+        }
+        let known = self
+            .state
+            .holds
+            .iter()
+            .any(|known| known.kind == hold.kind && known.by == hold.by);
+        if !known {
+            self.facts.push(Fact::Held(hold.clone()));
+            self.state.holds.push(hold.clone());
+        }
+        Ok(())
+    }
+
+    fn unheld(&mut self, event: &RolloutEvent, kind: HoldKind, by: &str) -> Applied {
+        if self.state.phase.is_terminal() {
+            return Err(self.illegal(event, "one that is not over"));
+        }
+        self.lift(|hold| hold.kind == kind, by);
+        if kind == HoldKind::InfraErrors {
+            self.state.infra_in_a_row = 0;
+        }
+        Ok(())
+    }
+
+    fn lift(&mut self, which: impl Fn(&Hold) -> bool, by: &str) -> bool {
+        let (lifted, kept): (Vec<Hold>, Vec<Hold>) =
+            self.state.holds.drain(..).partition(|hold| which(hold));
+        self.state.holds = kept;
+        let any = !lifted.is_empty();
+        self.facts
+            .extend(lifted.into_iter().map(|hold| Fact::Unheld {
+                hold,
+                by: by.to_owned(),
+            }));
+        any
+    }
+
+    fn promoted(&mut self, event: &RolloutEvent, by: &str) -> Applied {
+        if self.state.phase != Phase::Running {
+            return Err(self.illegal(event, "running"));
+        }
+        let wave_failed = self
+            .state
+            .holds
+            .iter()
+            .any(|hold| hold.kind == HoldKind::WaveFailed);
+        let lifted = self.lift(|hold| hold.kind.lifted_by_promotion(), by);
+        self.state.worked = Countdown::default();
+        if wave_failed {
+            self.pass_wave();
+        }
+        let pending = self.state.wave_phase == WavePhase::Pending;
+        if pending && self.state.holds.is_empty() {
+            self.open_wave();
+        } else if !lifted {
+            return Err(self.illegal(
+                event,
+                "a gate, a pause between waves, a failed wave or a deadline to pass",
+            ));
+        }
+        Ok(())
+    }
+
+    fn excluded(&mut self, event: &RolloutEvent, place: usize, by: &str) -> Applied {
+        match self.state.members.get(place) {
+            Some(&MemberState::Queued { attempts, .. }) if !self.state.phase.is_terminal() => {
+                let why = Some(format!("taken out by {by}"));
+                self.state.members[place] = MemberState::Ended {
+                    how: Ending::Excluded,
+                    counts: false,
+                    attempts,
+                    why,
+                };
+                self.facts.push(Fact::Excluded {
+                    place,
+                    by: by.to_owned(),
+                });
+                Ok(())
+            }
+            Some(MemberState::Ended {
+                how: Ending::Excluded,
+                ..
+            }) => Ok(()),
+            _ => Err(self.illegal(event, "an instance whose update has not begun")),
+        }
+    }
+
+    fn aborted(&mut self, event: &RolloutEvent, by: &str, why: &str, rollback: bool) -> Applied {
+        match &self.state.phase {
+            phase if phase.is_waiting_to_begin() => self.cancel(by, why),
+            Phase::Running | Phase::Superseding { .. } => self.stop(by, why, rollback),
+            Phase::Aborting {
+                rollback: false,
+                why,
+            } if rollback => {
+                self.state.phase = Phase::Aborting {
+                    rollback: true,
+                    why: why.clone(),
+                };
+            }
+            Phase::Aborting { .. } | Phase::RollingBack { .. } => {}
+            _ => return Err(self.illegal(event, "one that is not over")),
+        }
+        Ok(())
+    }
+
+    fn superseded(&mut self, event: &RolloutEvent, by: crate::ids::RolloutId) -> Applied {
+        match self.state.phase {
+            Phase::Planned | Phase::AwaitingApproval | Phase::Scheduled => {
+                self.state.phase = Phase::Superseded { by };
+            }
+            Phase::Running => self.state.phase = Phase::Superseding { by },
+            Phase::Superseding { by: known } if known == by => return Ok(()),
+            _ => return Err(self.illegal(event, "one that is not over and not being stopped")),
+        }
+        self.cancel_queued("a newer release took the rollout's place");
+        self.facts.push(Fact::Superseded { by });
+        Ok(())
+    }
+
+    fn rollback_ended(&mut self, event: &RolloutEvent, complete: bool) -> Applied {
+        let Phase::RollingBack { child } = self.state.phase else {
+            return Err(self.illegal(event, "rolling_back"));
+        };
+        self.state.phase = if complete {
+            Phase::RolledBack { child }
+        } else {
+            Phase::RollbackIncomplete { child }
+        };
+        self.facts.push(Fact::Finished(self.state.phase.label()));
+        Ok(())
+    }
+
+    fn looked(&mut self, event: &RolloutEvent, working: bool) -> Applied {
+        if self.state.phase.is_terminal() {
+            return Err(self.illegal(event, "one that is not over"));
+        }
+        self.state.worked = self.state.worked.looked(self.now, working);
+        let deadline = self.plan.request.limits.wave_deadline;
+        let held = self
+            .state
+            .holds
+            .iter()
+            .any(|hold| hold.kind == HoldKind::Deadline);
+        if self.state.phase == Phase::Running && !held && self.state.worked.reached(deadline) {
+            let why = format!(
+                "wave {} is not over after {}",
+                self.state.wave + 1,
+                crate::plan::human(deadline)
+            );
+            self.hold(HoldKind::Deadline, why);
+        }
+        Ok(())
+    }
+
+    /// Ends what is over.
+    fn settle(&mut self) {
+        if self.state.phase == Phase::Running {
+            self.settle_wave();
+        }
+        if self.state.claims().next().is_some() {
+            return;
+        }
+        match self.state.phase.clone() {
+            Phase::Superseding { by } => self.state.phase = Phase::Superseded { by },
+            Phase::Aborting { rollback, why } if !rollback || self.nothing_to_take_back() => {
+                self.state.phase = Phase::Aborted { why };
+            }
+            _ => {}
+        }
+    }
+
+    fn nothing_to_take_back(&self) -> bool {
+        !self
+            .state
+            .members
+            .iter()
+            .any(|member| member.ending() == Some(Ending::Committed))
+    }
+
+    fn settle_wave(&mut self) {
+        let waves = u32::try_from(self.plan.waves.len()).unwrap_or(u32::MAX);
+        loop {
+            if self.state.wave >= waves {
+                self.finish();
+                return;
+            }
+            let tally = self.state.wave_tally(self.plan, self.state.wave);
+            let over = tally.is_over()
+                && (self.state.wave_phase == WavePhase::Open || self.all_taken_out());
+            let failed = over
+                && tally.committed == 0
+                && !self.all_taken_out()
+                && self.state.wave + 1 < waves;
+            if failed {
+                if !self
+                    .state
+                    .holds
+                    .iter()
+                    .any(|hold| hold.kind == HoldKind::WaveFailed)
+                {
+                    let why = format!(
+                        "no instance of wave {} got the release",
+                        self.state.wave + 1
+                    );
+                    self.hold(HoldKind::WaveFailed, why);
+                }
+                return;
+            }
+            if !over {
+                return;
+            }
+            self.pass_wave();
+        }
+    }
+
+    /// Whether nobody of the wave was to be updated after all: such a wave needs no pause and no person.
+    fn all_taken_out(&self) -> bool {
+        self.state.members[self.plan.wave_range(self.state.wave)]
+            .iter()
+            .all(|member| matches!(member.ending(), Some(Ending::Excluded | Ending::Refused)))
+    }
+
+    fn pass_wave(&mut self) {
+        let got_it = self.state.wave_tally(self.plan, self.state.wave).committed > 0;
+        if got_it || self.all_taken_out() {
+            self.facts.push(Fact::WavePassed {
+                wave: self.state.wave,
+            });
+        }
+        self.state.wave += 1;
+        self.state.wave_phase = WavePhase::Pending;
+        self.state.passed_at = Some(self.now);
+        self.state.worked = Countdown::default();
+    }
+
+    fn finish(&mut self) {
+        let good = |member: &MemberState| {
+            member
+                .ending()
+                .is_some_and(|how| how.is_success() || how == Ending::Excluded)
+        };
+        let all_good = self.state.members.iter().all(good);
+        self.state.phase = if all_good {
+            Phase::Completed
+        } else {
+            Phase::CompletedWithFailures
+        };
+        self.facts.push(Fact::Finished(self.state.phase.label()));
+    }
+}
+
+#[cfg(test)]
+#[path = "next_tests.rs"]
+mod tests;

@@ -1,0 +1,157 @@
+//! What a newer release means for the rollout that is going on.
+//!
+//! Decides about what detection finds. A rollout that a person starts is not asked about: it replaces what is going on.
+
+use std::time::Duration;
+
+use super::hold::HoldKind;
+use super::state::{Phase, RolloutState};
+use crate::ids::RolloutId;
+use crate::image::Digest;
+use crate::plan::RolloutPlan;
+use crate::time::Timestamp;
+
+/// Rollouts that may be replaced in a row without leaving their first wave before one may finish.
+const REPLACED_IN_A_ROW_MAX: u32 = 3;
+
+/// How a channel treats a newer release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SupersedePolicy {
+    /// What happens to the rollout that is going on.
+    pub then: WhenNewer,
+    /// A release must have been the newest for so long.
+    pub quiet_period: Duration,
+    /// Time between the starts of two rollouts.
+    pub min_interval: Duration,
+}
+
+/// What happens to a rollout when a newer release comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WhenNewer {
+    /// It is replaced: nothing new starts, what is in flight ends.
+    #[default]
+    Replace,
+    /// It finishes; the newest release comes next.
+    FinishFirst,
+    /// It finishes; what came meanwhile is looked at again afterwards, as any release.
+    Ignore,
+}
+
+impl Default for SupersedePolicy {
+    /// Replace, after five quiet minutes.
+    fn default() -> Self {
+        Self {
+            then: WhenNewer::Replace,
+            quiet_period: Duration::from_secs(300),
+            min_interval: Duration::ZERO,
+        }
+    }
+}
+
+/// What is known of a channel when a release is found.
+#[derive(Debug, Clone, Copy)]
+pub struct Channel<'a> {
+    /// The rollout that is not over, if there is one.
+    pub current: Option<(&'a RolloutPlan, &'a RolloutState)>,
+    /// Digests that failed, or were completed and left: never offered again by detection.
+    pub known_bad: &'a [Digest],
+    /// Digests of completed rollouts, newest first: the first is stable, the others are the past.
+    pub completed: &'a [Digest],
+    /// When the last rollout began.
+    pub last_start: Option<Timestamp>,
+}
+
+/// What to do about a release.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// Open a rollout.
+    Open {
+        /// The rollout whose place it takes.
+        replaces: Option<RolloutId>,
+    },
+    /// The digest is what is being rolled out, or what is stable.
+    Same,
+    /// It failed before.
+    KnownBad,
+    /// The channel moved back to an older release: a person is asked.
+    MovedBack,
+    /// Wait: for quiet, or for the least time between rollouts.
+    WaitUntil(Timestamp),
+    /// The rollout that is going on finishes first.
+    WaitFor {
+        /// That rollout.
+        rollout: RolloutId,
+        /// Why, for people.
+        why: &'static str,
+    },
+}
+
+/// Decides what a release that detection found means.
+#[must_use]
+pub fn decide(
+    channel: &Channel<'_>,
+    digest: &Digest,
+    first_seen: Timestamp,
+    policy: SupersedePolicy,
+    now: Timestamp,
+) -> Decision {
+    let being_rolled_out =
+        |(plan, _): &(&RolloutPlan, &RolloutState)| plan.request.target.digest == *digest;
+    if channel.current.as_ref().is_some_and(being_rolled_out) {
+        return Decision::Same;
+    }
+    if channel.current.is_none() && channel.completed.first() == Some(digest) {
+        return Decision::Same;
+    }
+    if channel.known_bad.contains(digest) {
+        return Decision::KnownBad;
+    }
+    if channel.completed.contains(digest) {
+        return Decision::MovedBack;
+    }
+    let quiet_at = first_seen.saturating_add(policy.quiet_period);
+    let next_at = channel.last_start.map_or(quiet_at, |start| {
+        quiet_at.max(start.saturating_add(policy.min_interval))
+    });
+    if now < next_at {
+        return Decision::WaitUntil(next_at);
+    }
+    match channel.current {
+        None => Decision::Open { replaces: None },
+        Some((plan, state)) => about_current(plan, state, policy.then),
+    }
+}
+
+fn about_current(plan: &RolloutPlan, state: &RolloutState, then: WhenNewer) -> Decision {
+    let rollout = plan.id();
+    let wait = |why| Decision::WaitFor { rollout, why };
+    let replace = Decision::Open {
+        replaces: Some(rollout),
+    };
+    if state.phase.is_waiting_to_begin() {
+        return replace;
+    }
+    if state.phase != Phase::Running {
+        return wait("it is ending");
+    }
+    if state
+        .holds
+        .iter()
+        .any(|hold| hold.kind == HoldKind::UserPause)
+    {
+        return wait("a person paused it: abort it to make way");
+    }
+    let starving = state.wave == 0 && state.replaced_in_a_row >= REPLACED_IN_A_ROW_MAX;
+    match then {
+        WhenNewer::Replace if starving => {
+            wait("several before it never left their first wave: it finishes once")
+        }
+        WhenNewer::Replace => replace,
+        WhenNewer::FinishFirst => wait("it finishes first"),
+        WhenNewer::Ignore => wait("releases are not looked at while it runs"),
+    }
+}
+
+#[cfg(test)]
+#[path = "supersede_tests.rs"]
+mod tests;
