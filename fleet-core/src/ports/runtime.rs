@@ -109,10 +109,11 @@ pub trait ContainerRuntime: Send + Sync {
         grace: Option<Duration>,
     ) -> Result<StopOutcome, PortError>;
 
-    /// Removes a container that is not running, without its volumes. One that is not there is fine.
+    /// Removes a container that is not running, without its volumes. One that is not there is fine. Guards and helpers
+    /// hold nothing: they are killed.
     ///
     /// # Errors
-    /// `Conflict`: it runs.
+    /// `Conflict`: it runs, and is no guard or helper.
     async fn remove(&self, id: &ContainerId) -> Result<(), PortError>;
 
     /// Puts a container back on its networks as frozen, where one was pruned and made again.

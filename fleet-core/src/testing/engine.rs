@@ -265,7 +265,8 @@ impl ContainerRuntime for FakeEngine {
                 return Ok(());
             };
             let up = ctr.is_running() || ctr.state == RunState::Restarting;
-            if up {
+            // A guard holds nothing: removing it kills it.
+            if up && !ctr.guard {
                 let text = "the container is running";
                 return Err(PortError::new(op, PortErrorKind::Conflict, text));
             }

@@ -243,10 +243,8 @@ impl Run<'_> {
             });
         }
         let mut result = self.ports.runtime.start(&old.id).await;
-        if result
-            .as_ref()
-            .is_err_and(crate::ports::PortError::is_not_found)
-        {
+        if result.as_ref().is_err_and(|error| !error.outcome_unknown()) {
+            // A network that was pruned and made again is known by its name only.
             let frozen = self.frozen(member)?.clone();
             self.ports.runtime.reattach(&old.id, &frozen).await?;
             result = self.ports.runtime.start(&old.id).await;

@@ -1,7 +1,5 @@
 //! The steps after the commit, and what both ways share of the clean-up.
 
-use std::time::Duration;
-
 use super::super::Facts;
 use super::Run;
 use super::cutover::HOOK_TIMEOUT;
@@ -65,10 +63,6 @@ impl Run<'_> {
         let Some(guard) = found.filter(|guard| self.is_ours(guard)) else {
             return Ok(());
         };
-        self.ports
-            .runtime
-            .stop(&guard.id, Some(Duration::ZERO))
-            .await?;
         self.ports.runtime.remove(&guard.id).await?;
         Ok(())
     }
