@@ -10,5 +10,6 @@ mod health;
 mod json;
 pub mod recreate;
 pub mod registry;
+pub mod volume;
 
 pub use engine::{ConnectOptions, DockerEngine};

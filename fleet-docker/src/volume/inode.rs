@@ -1,0 +1,157 @@
+//! Reads everything about one inode that a copy must keep, without changing it (not even its access time).
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{FileType, Mode, OFlags, SeekFrom, Stat};
+use rustix::io::Errno;
+
+use super::entry::{Attributes, Stamp, Time, Xattr};
+
+/// The kernel's own limit for a list of names and for a value (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
+const XATTR_MOST: usize = 64 << 10;
+/// What fits nearly every list or value.
+const XATTR_USUAL: usize = 512;
+
+/// Opens a regular file for reading. Never follows a symlink, never blocks on what turned into a pipe.
+pub(super) fn open_file(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    match rustix::fs::openat(parent, name, flags | OFlags::NOATIME, Mode::empty()) {
+        // Only the owner and root may ask for that.
+        Err(Errno::PERM) => Ok(rustix::fs::openat(parent, name, flags, Mode::empty())?),
+        result => Ok(result?),
+    }
+}
+
+/// Attributes of an inode, from its stat and its extended attributes.
+pub(super) fn attributes(stat: &Stat, xattrs: Vec<Xattr>) -> Attributes {
+    Attributes {
+        mode: stat.st_mode & 0o7777,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        mtime: mtime(stat),
+        xattrs,
+    }
+}
+
+/// Time of the last change of the content.
+pub(super) fn mtime(stat: &Stat) -> Time {
+    time(stat.st_mtime, stat.st_mtime_nsec)
+}
+
+/// What tells an unchanged inode from a changed one.
+pub(super) fn stamp(stat: &Stat) -> Stamp {
+    Stamp {
+        ino: stat.st_ino,
+        ctime: time(stat.st_ctime, stat.st_ctime_nsec),
+        size: size(stat),
+    }
+}
+
+/// Size in bytes.
+pub(super) fn size(stat: &Stat) -> u64 {
+    u64::try_from(stat.st_size).unwrap_or(0)
+}
+
+/// The type.
+pub(super) fn kind(stat: &Stat) -> FileType {
+    FileType::from_raw_mode(stat.st_mode)
+}
+
+fn time(seconds: i64, nanoseconds: u64) -> Time {
+    Time(seconds, u32::try_from(nanoseconds).unwrap_or(0))
+}
+
+/// Extended attributes of an open file or folder, sorted.
+pub(super) fn xattrs_of(fd: BorrowedFd<'_>) -> io::Result<Vec<Xattr>> {
+    collect(
+        |buf| rustix::fs::flistxattr(fd, buf),
+        |name, buf| rustix::fs::fgetxattr(fd, name, buf),
+    )
+}
+
+/// Extended attributes of what cannot be opened (symlink, pipe, device, socket), sorted.
+pub(super) fn xattrs_at(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<Vec<Xattr>> {
+    let path = path_through(parent, name);
+    collect(
+        |buf| rustix::fs::llistxattr(path.as_slice(), buf),
+        |name, buf| rustix::fs::lgetxattr(path.as_slice(), name, buf),
+    )
+}
+
+/// A path that leads to a name in an open folder, for calls that take no descriptor; its last component is not
+/// followed by the calls that begin with `l`.
+pub(super) fn path_through(parent: BorrowedFd<'_>, name: &[u8]) -> Vec<u8> {
+    let mut path = format!("/proc/self/fd/{}/", parent.as_raw_fd()).into_bytes();
+    path.extend_from_slice(name);
+    path
+}
+
+fn collect(
+    list: impl Fn(&mut [u8]) -> rustix::io::Result<usize>,
+    get: impl Fn(&[u8], &mut [u8]) -> rustix::io::Result<usize>,
+) -> io::Result<Vec<Xattr>> {
+    let names = match read_growing(&list) {
+        Err(Errno::NOTSUP) => return Ok(Vec::new()),
+        result => result?,
+    };
+    let mut xattrs = Vec::new();
+    for name in names
+        .split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty())
+    {
+        let value = read_growing(|buf: &mut [u8]| get(name, buf))?;
+        xattrs.push(Xattr {
+            name: name.to_vec(),
+            value,
+        });
+    }
+    xattrs.sort();
+    Ok(xattrs)
+}
+
+fn read_growing(
+    read: impl Fn(&mut [u8]) -> rustix::io::Result<usize>,
+) -> rustix::io::Result<Vec<u8>> {
+    let mut usual = [0; XATTR_USUAL];
+    match read(&mut usual) {
+        Ok(len) => Ok(usual[..len].to_vec()),
+        Err(Errno::RANGE) => {
+            let mut most = vec![0; XATTR_MOST];
+            let len = read(&mut most)?;
+            most.truncate(len);
+            Ok(most)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Where the data of a file with holes lies; none if it has no holes.
+pub(super) fn data_runs(fd: BorrowedFd<'_>, stat: &Stat) -> io::Result<Option<Vec<(u64, u64)>>> {
+    let size = size(stat);
+    let allocated = u64::try_from(stat.st_blocks)
+        .unwrap_or(0)
+        .saturating_mul(512);
+    if allocated >= size {
+        return Ok(None);
+    }
+    let mut runs = Vec::new();
+    let mut at = 0;
+    while at < size {
+        let start = match rustix::fs::seek(fd, SeekFrom::Data(at)) {
+            Ok(start) => start.min(size),
+            // No data from here to the end.
+            Err(Errno::NXIO) => break,
+            // A file system that does not know holes has stored all of it.
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let end = rustix::fs::seek(fd, SeekFrom::Hole(start))?.min(size);
+        if end > start {
+            runs.push((start, end - start));
+        }
+        at = end.max(start + 1);
+    }
+    let whole = runs.len() == 1 && runs[0] == (0, size);
+    Ok((!whole).then_some(runs))
+}

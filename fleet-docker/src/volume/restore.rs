@@ -1,0 +1,321 @@
+//! Puts a volume back: empty it, fill it, compare it with the list, sync it.
+//!
+//! Everything but the content of files comes from the list; an archive only gives content, and only for entries of
+//! the list. Every name is made below a folder that was opened by descriptor without following a symlink, and made
+//! as new. So nothing in a snapshot can reach outside the volume, and a second run gives what the first would have.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+
+use super::compare::compare;
+use super::control::Control;
+use super::entry::{ArchiveKind, Attributes, Entry, Kind, Time};
+use super::error::VolumeError;
+use super::files::Files;
+use super::folders::{FolderStack, open_root};
+use super::inode::{path_through, xattrs_of};
+use super::list::ListReader;
+use super::manifest::{Stored, VolumeRecord};
+use super::members::MemberReader;
+use super::stream_in::StreamIn;
+use super::walk::empty;
+
+/// What a restore needs besides the snapshot.
+#[derive(Debug)]
+pub(super) struct Restore {
+    pub(super) files: Arc<dyn Files>,
+    pub(super) workers: usize,
+    pub(super) control: Control,
+}
+
+impl Restore {
+    /// Restores one volume of a snapshot that was verified.
+    pub(super) fn run(
+        &self,
+        stored: &Stored,
+        volume: &VolumeRecord,
+        mountpoint: &Path,
+    ) -> Result<(), VolumeError> {
+        let root = open_root(mountpoint)?;
+        empty(reopen(&root, mountpoint)?)?;
+        strip(&root).map_err(VolumeError::io("clear the attributes of", mountpoint))?;
+        self.fill(stored, volume, &root, mountpoint)?;
+        let list = ListReader::open(&stored.path(&volume.list))?;
+        // The disk writes while the content is read from memory and compared.
+        let (compared, synced) = std::thread::scope(|scope| {
+            let sync = scope.spawn(|| rustix::fs::syncfs(&root));
+            let again = reopen(&root, mountpoint)?;
+            let compared = compare(&self.files, again, list, self.workers, &self.control);
+            Ok::<_, VolumeError>((compared, sync.join()))
+        })?;
+        let (difference, read) = compared?;
+        if let Some(difference) = difference {
+            return Err(difference.into_error());
+        }
+        if let Some(read) = read {
+            volume.list.check(&read)?;
+        }
+        synced
+            .map_err(|_| VolumeError::WorkerLost)?
+            .map_err(|error| VolumeError::io("sync", mountpoint)(error.into()))
+    }
+
+    fn fill(
+        &self,
+        stored: &Stored,
+        volume: &VolumeRecord,
+        root: &OwnedFd,
+        mountpoint: &Path,
+    ) -> Result<(), VolumeError> {
+        let list_path = stored.path(&volume.list);
+        let mut archives = vec![(ArchiveKind::Base, &volume.base)];
+        archives.extend(volume.delta.iter().map(|delta| (ArchiveKind::Delta, delta)));
+        for (kind, record) in archives {
+            let mut filler = self.filler(reopen(root, mountpoint)?);
+            let mut list = ListReader::open(&list_path)?;
+            let mut members =
+                MemberReader::new(StreamIn::open(&stored.path(record), self.workers)?);
+            while let Some(entry) = list.pop()? {
+                if kind == ArchiveKind::Base && entry.live {
+                    filler.make_without_content(&entry)?;
+                }
+                if entry.archive == Some(kind) {
+                    filler.make_file(&mut members, &entry)?;
+                }
+            }
+            record.check(&members.finish()?)?;
+        }
+        // Links once every file is there; folders last, since making names in them moves their times.
+        let mut filler = self.filler(reopen(root, mountpoint)?);
+        let mut list = ListReader::open(&list_path)?;
+        while let Some(entry) = list.pop_live()? {
+            if let Kind::Hardlink { to } = &entry.kind {
+                filler.make_link(to, &entry)?;
+            }
+        }
+        let mut filler = self.filler(reopen(root, mountpoint)?);
+        let mut list = ListReader::open(&list_path)?;
+        while let Some(entry) = list.pop_live()? {
+            if entry.kind == Kind::Dir {
+                filler.dress_folder(&entry)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn filler(&self, root: OwnedFd) -> Filler<'_> {
+        Filler {
+            restore: self,
+            folders: FolderStack::new(root),
+        }
+    }
+}
+
+/// A second descriptor of the root.
+fn reopen(root: &OwnedFd, mountpoint: &Path) -> Result<OwnedFd, VolumeError> {
+    super::folders::open_folder(root.as_fd(), b".")
+        .map_err(VolumeError::io("open the volume at", mountpoint))
+}
+
+/// Removes extended attributes, so that a default ACL does not colour what is made below.
+fn strip(folder: &OwnedFd) -> io::Result<()> {
+    for xattr in xattrs_of(folder.as_fd())? {
+        rustix::fs::fremovexattr(folder, xattr.name.as_slice())?;
+    }
+    Ok(())
+}
+
+struct Filler<'a> {
+    restore: &'a Restore,
+    folders: FolderStack,
+}
+
+impl Filler<'_> {
+    /// Makes folders (bare), symlinks, pipes and devices.
+    fn make_without_content(&mut self, entry: &Entry) -> Result<(), VolumeError> {
+        self.restore.control.check()?;
+        let path = &entry.path;
+        let failed = |error: rustix::io::Errno| VolumeError::io("make", path)(error.into());
+        let (kind, device) = match &entry.kind {
+            Kind::Dir if path.is_empty() => return Ok(()),
+            Kind::File { .. } | Kind::Hardlink { .. } | Kind::Socket => return Ok(()),
+            Kind::Dir => {
+                let name = self.folders.go_to_parent(path)?;
+                return rustix::fs::mkdirat(self.folders.fd(), name, Mode::RWXU).map_err(failed);
+            }
+            Kind::Symlink { target } => {
+                let name = self.folders.go_to_parent(path)?;
+                rustix::fs::symlinkat(target.as_slice(), self.folders.fd(), name)
+                    .map_err(failed)?;
+                return self.dress_name(name, entry);
+            }
+            Kind::Fifo => (FileType::Fifo, 0),
+            Kind::Char { major, minor } => (
+                FileType::CharacterDevice,
+                rustix::fs::makedev(*major, *minor),
+            ),
+            Kind::Block { major, minor } => {
+                (FileType::BlockDevice, rustix::fs::makedev(*major, *minor))
+            }
+        };
+        let name = self.folders.go_to_parent(path)?;
+        rustix::fs::mknodat(
+            self.folders.fd(),
+            name,
+            kind,
+            Mode::RUSR | Mode::WUSR,
+            device,
+        )
+        .map_err(failed)?;
+        self.dress_name(name, entry)
+    }
+
+    /// Reads the member of an entry; makes it if it is a file that is still there at the end.
+    fn make_file(&mut self, members: &mut MemberReader, entry: &Entry) -> Result<(), VolumeError> {
+        let control = &self.restore.control;
+        let Kind::File { size, data, .. } = &entry.kind else {
+            return members.read(entry, &mut |_| Ok(()));
+        };
+        if !entry.live {
+            return members.read(entry, &mut |_| control.check());
+        }
+        let name = self.folders.go_to_parent(&entry.path)?;
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(self.folders.fd(), name, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|error| VolumeError::io("make", &entry.path)(error.into()))?;
+        let whole = [(0, *size)];
+        let mut places = Places::new(data.as_deref().unwrap_or(&whole));
+        members.read(entry, &mut |mut bytes| {
+            while !bytes.is_empty() {
+                let (at, room) = places.next().ok_or(VolumeError::WorkerLost)?;
+                let most = usize::try_from(room)
+                    .unwrap_or(bytes.len())
+                    .min(bytes.len());
+                let count = self
+                    .restore
+                    .files
+                    .write_volume(file.as_fd(), at, &bytes[..most])
+                    .map_err(VolumeError::io("write", &entry.path))?;
+                places.advance(count as u64);
+                bytes = &bytes[count..];
+                control.moved(count)?;
+            }
+            Ok(())
+        })?;
+        if data.is_some() {
+            rustix::fs::ftruncate(&file, *size)
+                .map_err(|error| VolumeError::io("set the length of", &entry.path)(error.into()))?;
+        }
+        dress(file.as_fd(), &entry.attributes)
+            .map_err(VolumeError::io("set the attributes of", &entry.path))
+    }
+
+    fn make_link(&mut self, to: &[u8], entry: &Entry) -> Result<(), VolumeError> {
+        let name = self.folders.go_to_parent(&entry.path)?;
+        let here = rustix::io::fcntl_dupfd_cloexec(self.folders.fd(), 0)
+            .map_err(|error| VolumeError::io("hold the folder of", &entry.path)(error.into()))?;
+        let target = self.folders.go_to_parent(to)?;
+        rustix::fs::linkat(self.folders.fd(), target, here, name, AtFlags::empty())
+            .map_err(|error| VolumeError::io("link", &entry.path)(error.into()))
+    }
+
+    fn dress_folder(&mut self, entry: &Entry) -> Result<(), VolumeError> {
+        self.restore.control.check()?;
+        self.folders.go_to(&entry.path)?;
+        dress(self.folders.fd(), &entry.attributes)
+            .map_err(VolumeError::io("set the attributes of", &entry.path))
+    }
+
+    /// Attributes of what cannot be opened. The name was made by the line before, in a folder that is held open.
+    fn dress_name(&self, name: &[u8], entry: &Entry) -> Result<(), VolumeError> {
+        let folder = self.folders.fd();
+        let attributes = &entry.attributes;
+        let set = || -> rustix::io::Result<()> {
+            rustix::fs::chownat(
+                folder,
+                name,
+                Some(Uid::from_raw(attributes.uid)),
+                Some(Gid::from_raw(attributes.gid)),
+                AtFlags::SYMLINK_NOFOLLOW,
+            )?;
+            let path = path_through(folder, name);
+            for xattr in &attributes.xattrs {
+                rustix::fs::lsetxattr(
+                    path.as_slice(),
+                    xattr.name.as_slice(),
+                    &xattr.value,
+                    XattrFlags::empty(),
+                )?;
+            }
+            if !matches!(entry.kind, Kind::Symlink { .. }) {
+                let mode = Mode::from_raw_mode(attributes.mode);
+                rustix::fs::chmodat(folder, name, mode, AtFlags::empty())?;
+            }
+            let times = times(attributes.mtime);
+            rustix::fs::utimensat(folder, name, &times, AtFlags::SYMLINK_NOFOLLOW)
+        };
+        set().map_err(|error| VolumeError::io("set the attributes of", &entry.path)(error.into()))
+    }
+}
+
+/// Owner first, since changing it drops capabilities and setuid; time last, since nothing may follow it.
+fn dress(fd: BorrowedFd<'_>, attributes: &Attributes) -> io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(attributes.uid), Gid::from_raw(attributes.gid));
+    rustix::fs::fchown(fd, Some(uid), Some(gid))?;
+    for xattr in &attributes.xattrs {
+        let name = xattr.name.as_slice();
+        rustix::fs::fsetxattr(fd, name, &xattr.value, XattrFlags::empty())?;
+    }
+    rustix::fs::fchmod(fd, Mode::from_raw_mode(attributes.mode))?;
+    rustix::fs::futimens(fd, &times(attributes.mtime))?;
+    Ok(())
+}
+
+/// The time of the content; the time of access is set to the same, it is not kept.
+fn times(Time(tv_sec, nanoseconds): Time) -> Timestamps {
+    let at = Timespec {
+        tv_sec,
+        tv_nsec: nanoseconds.into(),
+    };
+    Timestamps {
+        last_access: at,
+        last_modification: at,
+    }
+}
+
+/// Where the next bytes of a file go.
+struct Places<'a> {
+    runs: std::slice::Iter<'a, (u64, u64)>,
+    at: u64,
+    left: u64,
+}
+
+impl<'a> Places<'a> {
+    fn new(runs: &'a [(u64, u64)]) -> Self {
+        Self {
+            runs: runs.iter(),
+            at: 0,
+            left: 0,
+        }
+    }
+
+    /// Offset and room there; none once every run is full.
+    fn next(&mut self) -> Option<(u64, u64)> {
+        while self.left == 0 {
+            let (start, len) = self.runs.next()?;
+            self.at = *start;
+            self.left = *len;
+        }
+        Some((self.at, self.left))
+    }
+
+    fn advance(&mut self, count: u64) {
+        self.at += count;
+        self.left = self.left.saturating_sub(count);
+    }
+}

@@ -1,0 +1,641 @@
+//! The work of the store, blocking: what each call of the port does on disk, in which order.
+
+use std::collections::HashMap;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use fleet_core::ids::{InstanceId, SnapshotId, VolumeName};
+use fleet_core::model::{Consistency, SnapshotEstimate, SnapshotInfo, VolumeSource};
+use fleet_core::ports::SnapshotRequest;
+use fleet_core::time::Timestamp;
+
+use super::capture::{Captured, Earlier, Pass};
+use super::check::check;
+use super::compare::compare;
+use super::control::Control;
+use super::entry::{ArchiveKind, Time};
+use super::error::VolumeError;
+use super::files::Files;
+use super::first_pass::{FirstPass, FirstVolume};
+use super::folders::open_root;
+use super::list::ListReader;
+use super::manifest::{
+    FileRecord, MANIFEST, Manifest, Part, SCHEMA, SPEC, SUMS, Stored, VolumeRecord, file_name,
+    instance_folder, sums_of,
+};
+use super::measure::{FileSystem, measure};
+use super::options::{PreCopy, Retention, SnapshotOptions};
+use super::restore::Restore;
+use super::stream_out::{StreamOptions, write_small};
+
+/// What every unfinished folder begins with.
+const TMP: &str = ".tmp-";
+
+/// The store without its port.
+#[derive(Debug)]
+pub(super) struct Work {
+    pub(super) root: PathBuf,
+    pub(super) options: SnapshotOptions,
+    pub(super) files: Arc<dyn Files>,
+    locks: Mutex<HashMap<SnapshotId, Arc<Mutex<()>>>>,
+}
+
+impl Work {
+    pub(super) fn open(
+        root: &Path,
+        options: SnapshotOptions,
+        files: Arc<dyn Files>,
+    ) -> Result<Self, VolumeError> {
+        files
+            .create_dir(root)
+            .map_err(VolumeError::io("make the folder of snapshots", root))?;
+        let root = std::fs::canonicalize(root).map_err(VolumeError::io("open", root))?;
+        Ok(Self {
+            root,
+            options,
+            files,
+            locks: Mutex::default(),
+        })
+    }
+
+    /// One thread at a time works on a snapshot: one whose caller went away may still be on its way out.
+    pub(super) fn lock(&self, id: &SnapshotId) -> Arc<Mutex<()>> {
+        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+        locks.entry(*id).or_default().clone()
+    }
+
+    pub(super) fn estimate(
+        &self,
+        volumes: &[VolumeSource],
+    ) -> Result<SnapshotEstimate, VolumeError> {
+        let mut needed_bytes: u64 = 0;
+        for volume in volumes {
+            let (fs, size) = measure(mountpoint(volume)?)?;
+            let passes = if self.wants_first_pass(fs, size.bytes, size.entries) {
+                2
+            } else {
+                1
+            };
+            needed_bytes = needed_bytes.saturating_add(size.archive_most().saturating_mul(passes));
+        }
+        let free_bytes = self.files.free_bytes(&self.root).map_err(VolumeError::io(
+            "ask the free space of",
+            self.root.as_path(),
+        ))?;
+        Ok(SnapshotEstimate {
+            needed_bytes,
+            free_bytes,
+            reserve_bytes: self.options.reserve_bytes,
+        })
+    }
+
+    fn wants_first_pass(&self, fs: FileSystem, bytes: u64, entries: u64) -> bool {
+        fs.stamps_every_change
+            && match self.options.pre_copy {
+                PreCopy::Always => true,
+                PreCopy::Never => false,
+                PreCopy::Auto => bytes >= PreCopy::WORTH_BYTES || entries >= PreCopy::WORTH_ENTRIES,
+            }
+    }
+
+    pub(super) fn pre_copy(
+        &self,
+        request: &SnapshotRequest,
+        control: &Control,
+    ) -> Result<(), VolumeError> {
+        check_request(request)?;
+        if self.find(&request.id)?.is_some() {
+            return Ok(());
+        }
+        let tmp = self.fresh_tmp(&request.id)?;
+        let made = self.first_pass(request, &tmp, control);
+        if made.is_err() {
+            remove_tree(&tmp)?;
+        }
+        made
+    }
+
+    fn first_pass(
+        &self,
+        request: &SnapshotRequest,
+        tmp: &Path,
+        control: &Control,
+    ) -> Result<(), VolumeError> {
+        let mut volumes = Vec::new();
+        for volume in &request.volumes {
+            let mount = mountpoint(volume)?;
+            let (fs, size) = measure(mount)?;
+            if !self.wants_first_pass(fs, size.bytes, size.entries) {
+                continue;
+            }
+            let root = open_root(mount)?;
+            let began = now();
+            // A page that a program has mapped and already dirtied takes further stores without any stamp; writing it
+            // out makes the next store stamp the inode.
+            rustix::fs::syncfs(root.as_fd())
+                .map_err(|error| VolumeError::io("sync", mount)(error.into()))?;
+            let list = tmp.join(file_name(&volume.name, Part::BaseList));
+            let archive = file_name(&volume.name, Part::Archive(ArchiveKind::Base));
+            let pass = Pass {
+                hot: true,
+                keep_stamps: true,
+                ..self.pass(control, fs, tmp)
+            };
+            let captured = pass.run(root, &tmp.join(&archive), &list, None)?;
+            volumes.push(FirstVolume {
+                name: volume.name.clone(),
+                mountpoint: volume.mountpoint.clone(),
+                device: fs.device,
+                began,
+                base: FileRecord::new(archive, &captured.archive),
+                list_sha256: captured.list.sha256,
+            });
+        }
+        FirstPass::new(volumes).write(&self.files, tmp)?;
+        self.sync_dir(tmp)
+    }
+
+    fn pass<'a>(&self, control: &Control, fs: FileSystem, tmp: &'a Path) -> Pass<'a> {
+        Pass {
+            files: self.files.clone(),
+            stream: self.stream(),
+            control: control.clone(),
+            hot: false,
+            keep_stamps: false,
+            clones_in: fs.clones.then_some(tmp),
+        }
+    }
+
+    fn stream(&self) -> StreamOptions {
+        StreamOptions {
+            level: self.options.level,
+            workers: self.options.workers,
+            reserve_bytes: self.options.reserve_bytes,
+        }
+    }
+
+    pub(super) fn take(
+        &self,
+        request: &SnapshotRequest,
+        control: &Control,
+    ) -> Result<SnapshotInfo, VolumeError> {
+        check_request(request)?;
+        if let Some(dir) = self.find(&request.id)? {
+            return Ok(Stored::load(&dir, &request.id)?.info());
+        }
+        let tmp = self.tmp(&request.id);
+        let first = FirstPass::resume(&tmp)?;
+        if first.is_empty() {
+            self.fresh_tmp(&request.id)?;
+        }
+        let published = self
+            .fill(request, &tmp, first, control)
+            .and_then(|()| self.publish(request, &tmp));
+        if published.is_err() {
+            // What is left would never be visible; the failure is what must be told.
+            let _ = remove_tree(&tmp);
+        }
+        published
+    }
+
+    fn fill(
+        &self,
+        request: &SnapshotRequest,
+        tmp: &Path,
+        mut first: FirstPass,
+        control: &Control,
+    ) -> Result<(), VolumeError> {
+        let mut volumes = Vec::new();
+        for volume in &request.volumes {
+            volumes.push(self.take_volume(request, volume, tmp, first.take(volume), control)?);
+        }
+        first.clear(tmp)?;
+        let spec = match &request.spec {
+            None => None,
+            Some(spec) => {
+                let text = format!("{spec:#}\n");
+                let sealed = write_small(&self.files, &tmp.join(SPEC), text.as_bytes())?;
+                Some(FileRecord::new(SPEC.to_owned(), &sealed))
+            }
+        };
+        let manifest = Manifest {
+            schema: SCHEMA,
+            snapshot: request.id,
+            instance: request.instance.clone(),
+            update: request.update,
+            created_at: request.now,
+            consistency: request.consistency,
+            engine_id: request.engine_id.clone(),
+            volumes,
+            spec,
+        };
+        let mut text = serde_json::to_vec_pretty(&manifest)
+            .map_err(|error| VolumeError::io("write down", tmp)(std::io::Error::other(error)))?;
+        text.push(b'\n');
+        let sealed = write_small(&self.files, &tmp.join(MANIFEST), &text)?;
+        let sums = sums_of(&manifest, sealed.sha256)?;
+        write_small(&self.files, &tmp.join(SUMS), sums.as_bytes())?;
+        self.sync_dir(tmp)
+    }
+
+    fn take_volume(
+        &self,
+        request: &SnapshotRequest,
+        volume: &VolumeSource,
+        tmp: &Path,
+        first: Option<FirstVolume>,
+        control: &Control,
+    ) -> Result<VolumeRecord, VolumeError> {
+        let mount = mountpoint(volume)?;
+        let root = open_root(mount)?;
+        let fs = FileSystem::of(&root, mount)?;
+        let name = |part| file_name(&volume.name, part);
+        let hot = request.consistency == Consistency::Hot;
+        let earlier = match &first {
+            Some(first) => Some(Earlier {
+                list: ListReader::open(&tmp.join(name(Part::BaseList)))?,
+                began: first.began,
+            }),
+            None => None,
+        };
+        let kind = match first {
+            Some(_) => ArchiveKind::Delta,
+            None => ArchiveKind::Base,
+        };
+        let archive = name(Part::Archive(kind));
+        let list = name(Part::List);
+        let pass = Pass {
+            hot,
+            clones_in: fs.clones.then_some(tmp).filter(|_| hot),
+            ..self.pass(control, fs, tmp)
+        };
+        let captured = pass.run(root, &tmp.join(&archive), &tmp.join(&list), earlier)?;
+        let archive = FileRecord::new(archive, &captured.archive);
+        let (base, delta) = match first {
+            Some(first) => (first.base, Some(archive)),
+            None => (archive, None),
+        };
+        self.record(volume, tmp, &captured, base, delta)
+    }
+
+    fn record(
+        &self,
+        volume: &VolumeSource,
+        tmp: &Path,
+        captured: &Captured,
+        base: FileRecord,
+        delta: Option<FileRecord>,
+    ) -> Result<VolumeRecord, VolumeError> {
+        let name = |part| file_name(&volume.name, part);
+        let small = |part, content: &[u8]| {
+            if content.is_empty() {
+                return Ok(None);
+            }
+            let sealed = write_small(&self.files, &tmp.join(name(part)), content)?;
+            Ok::<_, VolumeError>(Some(FileRecord::new(name(part), &sealed)))
+        };
+        Ok(VolumeRecord {
+            name: volume.name.clone(),
+            driver: volume.driver.clone(),
+            options: volume.options.clone(),
+            labels: volume.labels.clone(),
+            bytes: captured.totals.bytes,
+            entries: captured.totals.entries,
+            sockets: captured.totals.sockets,
+            list: FileRecord::new(name(Part::List), &captured.list),
+            base,
+            delta,
+            removed: small(Part::Removed, &captured.removed.paths)?,
+            removed_xattrs: small(Part::RemovedXattrs, &captured.removed.xattrs)?,
+        })
+    }
+
+    /// Makes a filled folder visible, durably.
+    fn publish(&self, request: &SnapshotRequest, tmp: &Path) -> Result<SnapshotInfo, VolumeError> {
+        let stored = Stored::load(tmp, &request.id)?;
+        let folder = self.root.join(instance_folder(&request.instance));
+        self.files
+            .create_dir(&folder)
+            .map_err(VolumeError::io("make", folder.as_path()))?;
+        self.sync_dir(&self.root)?;
+        let dir = folder.join(request.id.to_string());
+        self.files
+            .rename(tmp, &dir)
+            .map_err(VolumeError::io("publish", dir.as_path()))?;
+        let durable = self
+            .sync_dir(&folder)
+            .and_then(|()| self.sync_dir(&self.root));
+        if let Err(error) = durable {
+            // Visible but perhaps not durable: hide it again, so that what is visible always holds.
+            let _ = std::fs::rename(&dir, tmp);
+            return Err(error);
+        }
+        Ok(stored.info())
+    }
+
+    pub(super) fn discard(&self, id: &SnapshotId) -> Result<(), VolumeError> {
+        remove_tree(&self.tmp(id))
+    }
+
+    pub(super) fn get(&self, id: &SnapshotId) -> Result<Option<SnapshotInfo>, VolumeError> {
+        match self.find(id)? {
+            Some(dir) => Ok(Some(Stored::load(&dir, id)?.info())),
+            None => Ok(None),
+        }
+    }
+
+    pub(super) fn list(
+        &self,
+        instance: Option<&InstanceId>,
+    ) -> Result<Vec<SnapshotInfo>, VolumeError> {
+        let folders = match instance {
+            Some(instance) => vec![self.root.join(instance_folder(instance))],
+            None => self.instance_folders()?,
+        };
+        let mut infos = Vec::new();
+        for folder in folders {
+            for (name, dir) in visible(&folder)? {
+                let Ok(id) = name.parse::<SnapshotId>() else {
+                    continue;
+                };
+                match Stored::load(&dir, &id) {
+                    Ok(stored) => infos.push(stored.info()),
+                    // One damaged snapshot must not hide the others; asking for it by its id says what is wrong.
+                    Err(error) => tracing::warn!(
+                        snapshot = %id,
+                        error = &error as &dyn std::error::Error,
+                        "left a snapshot out of the list because its manifest cannot be used"
+                    ),
+                }
+            }
+        }
+        infos.retain(|info| instance.is_none_or(|instance| info.instance == *instance));
+        infos.sort_by_key(|info| (info.created_at, info.id));
+        Ok(infos)
+    }
+
+    pub(super) fn verify(
+        &self,
+        id: &SnapshotId,
+        control: &Control,
+    ) -> Result<SnapshotInfo, VolumeError> {
+        let stored = self.load(id)?;
+        check(&stored, self.options.workers, control)?;
+        Ok(stored.info())
+    }
+
+    pub(super) fn restore(
+        &self,
+        id: &SnapshotId,
+        volumes: &[VolumeSource],
+        control: &Control,
+    ) -> Result<(), VolumeError> {
+        let stored = self.load(id)?;
+        let targets = targets(&stored, volumes)?;
+        for (_, mount) in &targets {
+            open_root(mount)?;
+        }
+        check(&stored, self.options.workers, control)?;
+        let restore = Restore {
+            files: self.files.clone(),
+            workers: self.options.workers,
+            control: control.clone(),
+        };
+        for (record, mount) in targets {
+            restore.run(&stored, record, mount)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn differs(
+        &self,
+        id: &SnapshotId,
+        volumes: &[VolumeSource],
+        control: &Control,
+    ) -> Result<Vec<VolumeName>, VolumeError> {
+        let stored = self.load(id)?;
+        let mut names = Vec::new();
+        for (record, mount) in targets(&stored, volumes)? {
+            let list = ListReader::open(&stored.path(&record.list))?;
+            let root = open_root(mount)?;
+            let (difference, read) =
+                compare(&self.files, root, list, self.options.workers, control)?;
+            if let Some(read) = read {
+                record.list.check(&read)?;
+            }
+            if let Some(difference) = difference {
+                tracing::debug!(
+                    volume = %record.name,
+                    path = %String::from_utf8_lossy(&difference.path),
+                    difference = difference.what,
+                    "a volume differs from its snapshot"
+                );
+                names.push(record.name.clone());
+            }
+        }
+        Ok(names)
+    }
+
+    pub(super) fn delete(&self, id: &SnapshotId) -> Result<(), VolumeError> {
+        let Some(dir) = self.find(id)? else {
+            return Ok(());
+        };
+        // Hidden first: a folder that is half removed must never be taken for a snapshot.
+        let tmp = self.tmp(id);
+        remove_tree(&tmp)?;
+        self.files
+            .rename(&dir, &tmp)
+            .map_err(VolumeError::io("hide", dir.as_path()))?;
+        if let Some(folder) = dir.parent() {
+            self.sync_dir(folder)?;
+        }
+        remove_tree(&tmp)
+    }
+
+    pub(super) fn prune(
+        &self,
+        rule: &Retention,
+        now: Timestamp,
+    ) -> Result<Vec<SnapshotId>, VolumeError> {
+        let mut by_instance: HashMap<InstanceId, Vec<SnapshotInfo>> = HashMap::new();
+        for info in self.list(None)? {
+            by_instance
+                .entry(info.instance.clone())
+                .or_default()
+                .push(info);
+        }
+        let mut removed = Vec::new();
+        for infos in by_instance.values() {
+            let last_good = infos.iter().rev().find(|info| self.is_whole(&info.id));
+            for (newer, info) in infos.iter().rev().enumerate() {
+                let too_many = rule.keep.is_some_and(|keep| newer >= keep);
+                let too_old = rule
+                    .max_age
+                    .is_some_and(|age| now.since(info.created_at) > age);
+                let needed = rule.protected.contains(&info.id)
+                    || last_good.is_none_or(|good| good.id == info.id);
+                if (too_many || too_old) && !needed {
+                    self.delete(&info.id)?;
+                    removed.push(info.id);
+                }
+            }
+        }
+        removed.sort();
+        Ok(removed)
+    }
+
+    /// Whether every file of a snapshot is there with its length. Reading it whole is `verify`.
+    fn is_whole(&self, id: &SnapshotId) -> bool {
+        let Ok(stored) = self.load(id) else {
+            return false;
+        };
+        let there = |record: &FileRecord| {
+            std::fs::symlink_metadata(stored.path(record))
+                .is_ok_and(|file| file.is_file() && file.len() == record.bytes)
+        };
+        stored.manifest.volumes.iter().all(|volume| {
+            there(&volume.list) && there(&volume.base) && volume.delta.as_ref().is_none_or(there)
+        })
+    }
+
+    fn load(&self, id: &SnapshotId) -> Result<Stored, VolumeError> {
+        let dir = self.find(id)?.ok_or(VolumeError::Missing(*id))?;
+        Stored::load(&dir, id)
+    }
+
+    fn find(&self, id: &SnapshotId) -> Result<Option<PathBuf>, VolumeError> {
+        let name = id.to_string();
+        let mut dirs = self
+            .instance_folders()?
+            .into_iter()
+            .map(|folder| folder.join(&name));
+        Ok(dirs.find(|dir| dir.is_dir()))
+    }
+
+    fn instance_folders(&self) -> Result<Vec<PathBuf>, VolumeError> {
+        Ok(visible(&self.root)?
+            .into_iter()
+            .map(|(_, dir)| dir)
+            .collect())
+    }
+
+    fn tmp(&self, id: &SnapshotId) -> PathBuf {
+        self.root.join(format!("{TMP}{id}"))
+    }
+
+    fn fresh_tmp(&self, id: &SnapshotId) -> Result<PathBuf, VolumeError> {
+        let tmp = self.tmp(id);
+        remove_tree(&tmp)?;
+        self.files
+            .create_dir(&tmp)
+            .map_err(VolumeError::io("make", tmp.as_path()))?;
+        Ok(tmp)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> Result<(), VolumeError> {
+        self.files
+            .sync_dir(dir)
+            .map_err(VolumeError::io("sync the folder", dir))
+    }
+}
+
+/// The volumes of a snapshot that are asked for, with where they lie.
+fn targets<'a>(
+    stored: &'a Stored,
+    volumes: &'a [VolumeSource],
+) -> Result<Vec<(&'a VolumeRecord, &'a Path)>, VolumeError> {
+    let target = |volume: &'a VolumeSource| {
+        let record = stored
+            .manifest
+            .volumes
+            .iter()
+            .find(|record| record.name == volume.name);
+        let record = record.ok_or_else(|| {
+            VolumeError::Invalid(format!(
+                "the snapshot does not hold the volume {}",
+                volume.name
+            ))
+        })?;
+        Ok((record, mountpoint(volume)?))
+    };
+    volumes.iter().map(target).collect()
+}
+
+fn check_request(request: &SnapshotRequest) -> Result<(), VolumeError> {
+    for (index, volume) in request.volumes.iter().enumerate() {
+        mountpoint(volume)?;
+        let twice = request.volumes[..index]
+            .iter()
+            .any(|other| other.name == volume.name);
+        if twice {
+            return Err(VolumeError::Invalid(format!(
+                "the volume {} is asked for twice",
+                volume.name
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn mountpoint(volume: &VolumeSource) -> Result<&Path, VolumeError> {
+    if volume.driver != "local" {
+        return Err(VolumeError::Unsupported(format!(
+            "the volume {} has the driver {}; only volumes of the driver local can be copied",
+            volume.name, volume.driver
+        )));
+    }
+    let path = Path::new(&volume.mountpoint);
+    if !path.is_absolute() {
+        return Err(VolumeError::Invalid(format!(
+            "the volume {} lies at {:?}, which is not an absolute path",
+            volume.name, volume.mountpoint
+        )));
+    }
+    Ok(path)
+}
+
+/// Names and paths of the folders in a folder, hidden ones left out. A folder that is not there has none.
+fn visible(folder: &Path) -> Result<Vec<(String, PathBuf)>, VolumeError> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        result => result.map_err(VolumeError::io("list", folder))?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(VolumeError::io("list", folder))?;
+        let is_dir = entry
+            .file_type()
+            .map_err(VolumeError::io("look at", entry.path().as_path()))?
+            .is_dir();
+        match entry.file_name().into_string() {
+            Ok(name) if is_dir && !name.starts_with('.') => found.push((name, entry.path())),
+            _ => {}
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn remove_tree(path: &Path) -> Result<(), VolumeError> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(VolumeError::io("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The clock that file systems stamp inodes with.
+fn now() -> Time {
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => Time(
+            i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+            since.subsec_nanos(),
+        ),
+        // A clock before 1970 makes every file count as changed, which is safe.
+        Err(_) => Time(i64::MIN, 0),
+    }
+}
