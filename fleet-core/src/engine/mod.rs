@@ -14,6 +14,7 @@ mod recovery;
 mod resolve;
 mod snapshots;
 mod update;
+mod updater;
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ pub use looking::{Managed, Survey};
 pub use recovery::{Recovery, RecoveryOutcome};
 pub use resolve::{Frozen, Keep};
 pub use update::UpdateRequest;
+pub use updater::FleetUpdater;
 
 use crate::ids::ContainerId;
 use crate::ports::{

@@ -293,6 +293,7 @@ fn empty_report(instance: &InstanceId, outcome: Outcome) -> UpdateReport {
         from_digest: None,
         to_digest: None,
         reason: None,
+        fault: None,
         refusal: None,
         downtime: None,
         duration: Duration::ZERO,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Entry, Outcome, Phase, Refusal, Step, UpdateState};
+use super::{Entry, Fault, Outcome, Phase, Refusal, Step, UpdateState};
 use crate::ids::{InstanceId, UpdateId};
 use crate::time::Timestamp;
 
@@ -21,6 +21,8 @@ pub struct UpdateReport {
     pub to_digest: Option<String>,
     /// Why it ended so, where there is something to say.
     pub reason: Option<String>,
+    /// Whose fault it was that it did not succeed.
+    pub fault: Option<Fault>,
     /// The refusal, if it was refused before it began.
     pub refusal: Option<Refusal>,
     /// From the stop being sent to the first passing probe of what runs now.
@@ -70,6 +72,7 @@ impl UpdateReport {
                 .as_ref()
                 .map(|target| target.image.digest.to_string()),
             reason,
+            fault: state.cause.as_ref().map(|cause| cause.fault),
             refusal: None,
             downtime: downtime(state),
             duration: first

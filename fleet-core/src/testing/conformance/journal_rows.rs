@@ -93,7 +93,10 @@ async fn rows_read_back_in_order(store: &impl Journal) {
     store.append(&id, rows(3, second.clone())).await.unwrap();
     let kept = store.load(&id).await.unwrap().unwrap();
     assert_eq!(kept.entries, [first, second].concat());
-    assert_eq!(store.load_open().await.unwrap(), std::slice::from_ref(&kept));
+    assert_eq!(
+        store.load_open().await.unwrap(),
+        std::slice::from_ref(&kept)
+    );
     assert_eq!(store.history(&instance("a"), 1).await.unwrap(), [kept]);
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use futures::stream::{BoxStream, StreamExt};
 use futures::{FutureExt, future};
+use tokio::sync::Mutex;
 
 use super::super::{Step, UpdateState};
 use crate::ids::ContainerId;
@@ -12,7 +13,9 @@ use crate::ports::{EngineEvent, EngineEventKind, PortError, UpdatePorts};
 /// The engine's events since the run began.
 pub(super) struct Watch {
     /// None once it ended: the engine went away.
-    stream: Option<BoxStream<'static, Result<EngineEvent, PortError>>>,
+    ///
+    /// The lock is never taken: it makes the watch shareable between threads, which the stream alone is not.
+    stream: Option<Mutex<BoxStream<'static, Result<EngineEvent, PortError>>>>,
     /// Containers that were sent a signal, by whomever.
     killed: BTreeSet<ContainerId>,
     /// Containers that were started.
@@ -29,7 +32,7 @@ impl Watch {
     /// Subscribes. An engine that cannot be asked for its events is watched by looking alone.
     pub(super) async fn start(ports: &UpdatePorts, _state: &UpdateState) -> Self {
         let stream = match ports.runtime.events().await {
-            Ok(stream) => Some(stream),
+            Ok(stream) => Some(Mutex::new(stream)),
             Err(error) => {
                 tracing::debug!(%error, "no event stream");
                 None
@@ -49,7 +52,7 @@ impl Watch {
     /// Takes in what has arrived, without waiting.
     fn drain(&mut self) {
         while let Some(stream) = &mut self.stream {
-            match stream.next().now_or_never() {
+            match stream.get_mut().next().now_or_never() {
                 None => return,
                 Some(item) => self.take(item),
             }
@@ -107,7 +110,7 @@ impl Watch {
     pub(super) async fn changed(&mut self) {
         match &mut self.stream {
             Some(stream) => {
-                let item = stream.next().await;
+                let item = stream.get_mut().next().await;
                 self.take(item);
             }
             None => future::pending().await,
