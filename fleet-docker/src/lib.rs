@@ -10,6 +10,8 @@ mod health;
 mod json;
 pub mod recreate;
 pub mod registry;
+mod system;
 pub mod volume;
 
 pub use engine::{ConnectOptions, DockerEngine};
+pub use system::{SystemClock, SystemEntropy};
