@@ -13,6 +13,9 @@ use crate::model::{Platform, Release};
 /// Answers of one cycle for one (registry, repository, tag, platform) cost one request.
 #[async_trait]
 pub trait ReleaseSource: Send + Sync {
+    /// Begins a new cycle: answers that were kept for the last one are given no more.
+    fn begin_cycle(&self) {}
+
     /// The digest under a reference, cheaply (a HEAD where the registry answers it); for detection.
     ///
     /// # Errors

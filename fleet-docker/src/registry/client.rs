@@ -125,11 +125,6 @@ impl RegistryClient {
         })
     }
 
-    /// Begins a new cycle: answers of the last one are forgotten. Questions in flight go on.
-    pub fn forget(&self) {
-        self.answers.invalidate_all();
-    }
-
     fn host(&self, registry: &str) -> Result<Arc<Host>, PortError> {
         // The map is only ever added to, entry by entry.
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -325,6 +320,11 @@ impl RegistryClient {
 
 #[async_trait]
 impl ReleaseSource for RegistryClient {
+    /// Questions in flight go on.
+    fn begin_cycle(&self) {
+        self.answers.invalidate_all();
+    }
+
     async fn digest(&self, image: &ImageRef) -> Result<Digest, PortError> {
         match image.digest() {
             Some(digest) => Ok(digest.clone()),
