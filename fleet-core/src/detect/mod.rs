@@ -12,6 +12,7 @@ mod finding;
 mod fold;
 mod image_policy;
 mod known;
+mod poll;
 mod subject;
 mod tags;
 
@@ -21,5 +22,6 @@ pub use finding::{Finding, Hold, Verdict};
 pub use fold::local_release;
 pub use image_policy::{ImagePolicy, ImageRule, ImageRuleError, NotAllowed};
 pub use known::Known;
+pub use poll::{INTERVAL_MIN, PollSchedule, PollScheduleError, PollSchedules, Poller};
 pub use subject::{Subject, Unfollowable};
 pub use tags::{TagRules, TagRulesError, is_older};

@@ -7,6 +7,7 @@
 
 mod entry;
 mod executor;
+mod former;
 mod group;
 mod outcome;
 mod plan;
@@ -19,6 +20,7 @@ mod step;
 
 pub use entry::{Entry, Phase};
 pub use executor::{ENGINE_WAIT, Executor, SagaError, error_chain};
+pub use former::former_digests;
 pub use group::{Group, group};
 pub use outcome::{Cause, Fault, Outcome};
 pub use plan::{MemberPlan, UpdatePlan};

@@ -18,6 +18,7 @@
 mod auth;
 mod challenge;
 mod client;
+mod cosign;
 mod credentials;
 mod endpoint;
 mod error;
@@ -28,5 +29,6 @@ mod pace;
 mod wire;
 
 pub use client::RegistryClient;
+pub use cosign::{CosignOptions, CosignTrust, CosignVerifier};
 pub use error::OptionsError;
 pub use options::{DockerConfig, HostOptions, Login, Observer, RegistryOptions, Secret, Seen};
