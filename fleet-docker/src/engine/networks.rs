@@ -19,6 +19,9 @@ impl DockerEngine {
         settings: &Value,
     ) -> Result<(), PortError> {
         let op = "connect a container to a network";
+        // A container that does not run is "connected" to a network that does not exist without complaint, and then
+        // does not start.
+        self.existing_network(op, network).await?;
         let endpoint: EndpointSettings =
             serde_json::from_value(settings.clone()).map_err(|source| {
                 PortError::new(op, PortErrorKind::Invalid, "its settings cannot be read")
@@ -50,6 +53,18 @@ impl DockerEngine {
         limited("take a container off a network", CALL_LIMIT, call).await
     }
 
+    /// The network of exactly this name.
+    async fn existing_network(&self, op: &'static str, name: &str) -> Result<Value, PortError> {
+        self.raw
+            .get(op, &["networks", name], &[], CALL_LIMIT)
+            .await?
+            .filter(|network| text(&network["Name"]) == name)
+            .ok_or_else(|| {
+                let message = format!("there is no network {name}; create it again as it was");
+                PortError::new(op, PortErrorKind::NotFound, message)
+            })
+    }
+
     pub(super) async fn reattach_frozen(
         &self,
         id: &ContainerId,
@@ -61,15 +76,7 @@ impl DockerEngine {
             return Ok(());
         }
         for (name, endpoint) in crate::json::object(&spec.inspect["NetworkSettings"]["Networks"]) {
-            let network = self
-                .raw
-                .get(op, &["networks", name], &[], CALL_LIMIT)
-                .await?
-                .filter(|network| text(&network["Name"]) == name)
-                .ok_or_else(|| {
-                    let message = format!("there is no network {name}; create it again as it was");
-                    PortError::new(op, PortErrorKind::NotFound, message)
-                })?;
+            let network = self.existing_network(op, name).await?;
             let raw = self.inspect_raw(id.as_str()).await?.ok_or_else(|| {
                 let message = format!("there is no container {}", id.short());
                 PortError::new(op, PortErrorKind::NotFound, message)

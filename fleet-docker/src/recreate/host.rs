@@ -132,6 +132,15 @@ pub(super) fn adapt(host: &mut Map<String, Value>, repoint: &[Repoint]) {
             }
         }
     }
+    set_links(host, repoint);
+}
+
+/// Brings links into the form in which a client gives them.
+pub(super) fn normalise_links(host: &mut Map<String, Value>) {
+    set_links(host, &[]);
+}
+
+fn set_links(host: &mut Map<String, Value>, repoint: &[Repoint]) {
     let links = host.get("Links").map(texts).unwrap_or_default();
     if !links.is_empty() {
         let links: Vec<String> = links.iter().map(|link| given_link(link, repoint)).collect();

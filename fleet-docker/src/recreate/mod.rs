@@ -25,10 +25,14 @@
 //! one that differs, or give it again after the update.
 
 mod config;
+mod diff;
 mod host;
 mod mounts;
 mod networks;
 mod spec;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 
@@ -37,6 +41,7 @@ use fleet_core::model::labels::{NOCOPY, OWN_PREFIX, UPDATE};
 use fleet_core::ports::Repoint;
 use serde_json::{Map, Value};
 
+pub use diff::{By, Difference, Spec, spec_diff};
 pub(crate) use mounts::{NewVolume, clean};
 pub(crate) use networks::{NetworkPlan, has_own_network, requested};
 pub(crate) use spec::EngineSpec;
@@ -137,20 +142,32 @@ pub(crate) fn plan(inputs: &Inputs<'_>) -> CreatePlan {
 
 /// Drops the names and addresses that the engine made up, and those it would refuse beside a shared namespace.
 fn identity(body: &mut Map<String, Value>, spec: &EngineSpec, networks: &NetworkPlan) {
-    let host = &spec.inspect["HostConfig"];
-    let mode = text(&host["NetworkMode"]);
-    let hostname = text(&spec.inspect["Config"]["Hostname"]);
-    let made_up = hostname == spec.short_id() || (mode == "host" && hostname == spec.host_name);
-    if made_up || mode.starts_with("container:") || text(&host["UTSMode"]) == "host" {
+    if hostname_is_made_up(spec) {
         body.remove("Hostname");
     }
-    if mode.starts_with("container:") {
+    if shares_network(spec) {
         body.remove("Domainname");
         body.remove("ExposedPorts");
     }
     if !networks.mac_in_config || text(&spec.inspect["Config"]["MacAddress"]).is_empty() {
         body.remove("MacAddress");
     }
+}
+
+/// Whether the engine made the hostname up: the short id, the host's own name, or another container's name.
+pub(crate) fn hostname_is_made_up(spec: &EngineSpec) -> bool {
+    let host = &spec.inspect["HostConfig"];
+    let mode = text(&host["NetworkMode"]);
+    let hostname = text(&spec.inspect["Config"]["Hostname"]);
+    hostname == spec.short_id()
+        || (mode == "host" && hostname == spec.host_name)
+        || shares_network(spec)
+        || text(&host["UTSMode"]) == "host"
+}
+
+/// Whether it uses another container's network: then names and addresses are the other's.
+pub(crate) fn shares_network(spec: &EngineSpec) -> bool {
+    text(&spec.inspect["HostConfig"]["NetworkMode"]).starts_with("container:")
 }
 
 /// The user's labels, fleet's own, and compose's as compose would write them now.

@@ -157,7 +157,7 @@ fn add_nocopy(
     added
 }
 
-fn drop_nocopy(mount: &mut Value) {
+pub(super) fn drop_nocopy(mount: &mut Value) {
     if let Some(options) = mount["VolumeOptions"].as_object_mut() {
         options.remove("NoCopy");
         if options.is_empty() {
@@ -215,6 +215,23 @@ pub(crate) fn clean(path: &str) -> String {
         "" => "/".to_owned(),
         trimmed => trimmed.to_owned(),
     }
+}
+
+/// The target of an entry of `Binds`.
+pub(super) fn target_of(bind: &str) -> String {
+    clean(&Bind::parse(bind).target)
+}
+
+/// An entry of `Binds` without `nocopy`.
+pub(super) fn without_nocopy(bind: &str) -> String {
+    let mut bind = Bind::parse(bind);
+    bind.drop_mode("nocopy");
+    bind.to_text()
+}
+
+/// Whether an entry of `Binds` names no source, so that the engine makes a volume.
+pub(super) fn is_anonymous(bind: &str) -> bool {
+    Bind::parse(bind).source.is_none()
 }
 
 /// One entry of `Binds`: `[source:]target[:mode]`. Printed as it was read.

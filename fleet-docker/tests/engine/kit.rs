@@ -6,8 +6,10 @@ use fleet_core::ports::{
     CandidateRequest, ContainerRuntime as _, CreateRequest, Created, PortError, Repoint,
 };
 use fleet_core::time::Timestamp;
+use fleet_docker::recreate::{Spec, spec_diff};
 use fleet_docker::{ConnectOptions, DockerEngine};
-use fleet_testkit::{Container, Lab};
+use fleet_testkit::{Container, Image, Lab};
+use serde_json::Value;
 
 /// A connection to the engine of this machine.
 pub(crate) async fn engine() -> DockerEngine {
@@ -54,4 +56,94 @@ pub(crate) async fn candidate(
     engine
         .create(&CreateRequest::Candidate(Box::new(request)))
         .await
+}
+
+/// An old and a new image that differ in everything that an image can say.
+pub(crate) fn images(lab: &Lab) -> (String, String) {
+    let old = Image::new("1", "")
+        .env("SHARED", "old")
+        .env("GONE", "x")
+        .label("org.version", "1")
+        .label("org.gone", "x")
+        .change("CMD [\"serve\"]")
+        .change("USER 1000")
+        .change("WORKDIR /old")
+        .change("EXPOSE 9000")
+        .change("HEALTHCHECK --interval=11s --retries=3 CMD [\"/app\", \"old\"]");
+    let new = Image::new("2", "")
+        .env("SHARED", "new")
+        .env("ADDED", "y")
+        .label("org.version", "2")
+        .label("org.added", "y")
+        .change("CMD [\"run\"]")
+        .change("USER 2000")
+        .change("WORKDIR /new")
+        .change("EXPOSE 9001")
+        .change("HEALTHCHECK --interval=22s --timeout=5s CMD [\"/app\", \"new\"]");
+    let old = lab.import("old-base", &old);
+    let new = lab.import("new-base", &new);
+    (
+        derive(
+            lab,
+            "old:1",
+            &old,
+            "STOPSIGNAL SIGINT\nSHELL [\"/old-shell\"]\n",
+        ),
+        derive(
+            lab,
+            "new:2",
+            &new,
+            "STOPSIGNAL SIGQUIT\nSHELL [\"/new-shell\"]\n",
+        ),
+    )
+}
+
+/// An image made from another by instructions that the engine's import call does not know.
+fn derive(lab: &Lab, name: &str, from: &str, instructions: &str) -> String {
+    let reference = lab.name(name);
+    let mut build = std::process::Command::new("docker")
+        .args(["build", "--quiet", "--tag", &reference, "-"])
+        .env("DOCKER_BUILDKIT", "0")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("docker runs");
+    let file = format!("FROM {from}\n{instructions}");
+    let mut stdin = build.stdin.take().expect("a pipe");
+    std::io::Write::write_all(&mut stdin, file.as_bytes()).expect("docker reads");
+    drop(stdin);
+    assert!(
+        build.wait().expect("docker ends").success(),
+        "{reference} cannot be built"
+    );
+    reference
+}
+
+/// A container and the one made in its place, as the engine shows them.
+pub(crate) struct Updated {
+    pub(crate) old: Value,
+    pub(crate) new: Value,
+    pub(crate) created: Created,
+}
+
+/// Makes a candidate for a container and gives both as the engine shows them.
+pub(crate) async fn update(engine: &DockerEngine, lab: &Lab, web: &Container, to: &str) -> Updated {
+    let frozen = engine.freeze(&id(web)).await.expect("frozen");
+    let name = format!("{}.fleet-c", web.name);
+    let created = candidate(engine, &frozen, &image_id(lab, to), to, &name, Vec::new())
+        .await
+        .expect("created");
+    let after = engine.freeze(&created.id).await.expect("frozen");
+    for difference in spec_diff(
+        &Spec::of(&frozen).expect("read"),
+        &Spec::of(&after).expect("read"),
+    ) {
+        assert!(difference.is_expected(), "{difference}");
+    }
+    Updated {
+        old: web.inspect(),
+        new: fleet_testkit::docker_json(&["container", "inspect", created.id.as_str()]),
+        created,
+    }
 }

@@ -1,0 +1,321 @@
+//! What a new container has: each field inherited, overridden, or overridden with the old image's own value.
+
+use std::collections::BTreeMap;
+
+use fleet_core::ports::{ContainerRuntime as _, PortErrorKind};
+use fleet_testkit::{Image, Lab, docker, try_docker};
+use serde_json::{Value, json};
+
+use crate::kit::{candidate, engine, id, image_id, images, update, update_id};
+
+#[tokio::test]
+async fn inherited_fields_follow_the_new_image_and_the_tag_stays_where_it_was() {
+    let lab = Lab::new("inherit");
+    let (old, new) = images(&lab);
+    let web = lab.run("web").create(&old);
+    let engine = engine().await;
+    let other = lab.import("other:1", &Image::new("3", ""));
+    // `Config.Image` reads as the user's tag, which points elsewhere before and after.
+    let frozen = engine.freeze(&id(&web)).await.expect("frozen");
+    let target = image_id(&lab, &new);
+    let created = candidate(
+        &engine,
+        &frozen,
+        &target,
+        &other,
+        &lab.name("c"),
+        Vec::new(),
+    )
+    .await
+    .expect("created");
+    assert_ne!(image_id(&lab, &other), target);
+    let raw = fleet_testkit::docker_json(&["container", "inspect", created.id.as_str()]);
+    assert_eq!(raw["Image"], target.as_str());
+    let config = &raw["Config"];
+    assert_eq!(config["Image"], other.as_str());
+    assert_eq!(config["User"], "2000");
+    assert_eq!(config["WorkingDir"], "/new");
+    assert_eq!(config["StopSignal"], "SIGQUIT");
+    assert_eq!(config["Cmd"], json!(["run"]));
+    assert_eq!(config["Healthcheck"]["Test"], json!(["CMD", "/app", "new"]));
+    assert_eq!(
+        config["ExposedPorts"],
+        json!({ "8080/tcp": {}, "9001/tcp": {} })
+    );
+    let env = config["Env"].to_string();
+    assert!(
+        env.contains("SHARED=new") && env.contains("ADDED=y") && !env.contains("GONE"),
+        "{env}"
+    );
+    assert_eq!(config["Labels"]["org.version"], "2");
+    assert_eq!(config["Labels"].get("org.gone"), None);
+    assert_eq!(
+        config["Labels"]["io.fleet.update"],
+        update_id(1).to_string()
+    );
+    assert_eq!(raw["HostConfig"]["RestartPolicy"]["Name"], "no");
+    assert_eq!(raw["State"]["Status"], "created");
+}
+
+#[tokio::test]
+async fn every_field_inherited_overridden_or_overridden_with_the_same_value() {
+    let lab = Lab::new("matrix");
+    let (old, new) = images(&lab);
+    let engine = engine().await;
+    // Options, the field they concern, and what must be there after the update.
+    let cases: [(&[&str], &str, Value); 17] = [
+        (&["--user", "7"], "/Config/User", json!("7")),
+        (&["--user", "1000"], "/Config/User", json!("2000")),
+        (
+            &["--workdir", "/mine"],
+            "/Config/WorkingDir",
+            json!("/mine"),
+        ),
+        (&["--workdir", "/old"], "/Config/WorkingDir", json!("/new")),
+        (
+            &["--stop-signal", "SIGUSR1"],
+            "/Config/StopSignal",
+            json!("SIGUSR1"),
+        ),
+        (
+            &["--stop-signal", "SIGINT"],
+            "/Config/StopSignal",
+            json!("SIGQUIT"),
+        ),
+        (&["--stop-timeout", "7"], "/Config/StopTimeout", json!(7)),
+        (
+            &["--label", "org.version=mine"],
+            "/Config/Labels/org.version",
+            json!("mine"),
+        ),
+        (
+            &["--label", "org.version=1"],
+            "/Config/Labels/org.version",
+            json!("2"),
+        ),
+        (&["--label", "mine=x"], "/Config/Labels/mine", json!("x")),
+        (
+            &["--entrypoint", "/app"],
+            "/Config/Entrypoint",
+            json!(["/app"]),
+        ),
+        (
+            &["--entrypoint", "/mine"],
+            "/Config/Entrypoint",
+            json!(["/mine"]),
+        ),
+        (
+            &["--expose", "1234"],
+            "/Config/ExposedPorts",
+            json!({ "1234/tcp": {}, "8080/tcp": {}, "9001/tcp": {} }),
+        ),
+        (
+            &["--health-interval", "33s"],
+            "/Config/Healthcheck/Interval",
+            json!(33_000_000_000u64),
+        ),
+        (
+            &["--health-interval", "11s"],
+            "/Config/Healthcheck/Interval",
+            json!(22_000_000_000u64),
+        ),
+        (
+            &["--no-healthcheck"],
+            "/Config/Healthcheck/Test",
+            json!(["NONE"]),
+        ),
+        (&["--hostname", "given"], "/Config/Hostname", json!("given")),
+    ];
+    for (index, (options, field, expect)) in cases.into_iter().enumerate() {
+        let web = lab
+            .run(&format!("web{index}"))
+            .options(options)
+            .create(&old);
+        let updated = update(&engine, &lab, &web, &new).await;
+        assert_eq!(updated.new.pointer(field), Some(&expect), "{options:?}");
+        engine.remove(&updated.created.id).await.expect("removed");
+    }
+    for (index, (options, key, expect)) in [
+        (&["--env", "SHARED=mine"][..], "SHARED", Some("mine")),
+        (&["--env", "SHARED=old"], "SHARED", Some("new")),
+        (&["--env", "MINE=1"], "MINE", Some("1")),
+        (&[], "GONE", None),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let web = lab
+            .run(&format!("env{index}"))
+            .options(options)
+            .create(&old);
+        let updated = update(&engine, &lab, &web, &new).await;
+        assert_eq!(
+            environment(&updated.new).get(key).map(String::as_str),
+            expect,
+            "{options:?}"
+        );
+        engine.remove(&updated.created.id).await.expect("removed");
+    }
+}
+
+fn environment(raw: &Value) -> BTreeMap<String, String> {
+    let entries = raw["Config"]["Env"].as_array().into_iter().flatten();
+    entries
+        .filter_map(|entry| entry.as_str()?.split_once('='))
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
+}
+
+#[tokio::test]
+async fn host_config_is_carried_whole() {
+    let lab = Lab::new("host");
+    let (old, new) = images(&lab);
+    let engine = engine().await;
+    let volume = lab.volume("data");
+    let web = lab
+        .run("web")
+        .options(&[
+            "--memory",
+            "64m",
+            "--memory-swap",
+            "64m",
+            "--cpus",
+            "0.5",
+            "--cpu-shares",
+            "512",
+        ])
+        .options(&[
+            "--pids-limit",
+            "50",
+            "--ulimit",
+            "nofile=64:128",
+            "--cap-add",
+            "NET_ADMIN",
+            "--cap-drop",
+            "MKNOD",
+        ])
+        .options(&[
+            "--sysctl",
+            "net.core.somaxconn=64",
+            "--shm-size",
+            "16m",
+            "--tmpfs",
+            "/scratch:size=1m",
+        ])
+        .options(&[
+            "--dns",
+            "192.0.2.1",
+            "--dns-search",
+            "example.org",
+            "--add-host",
+            "a:192.0.2.2",
+        ])
+        .options(&[
+            "--log-driver",
+            "json-file",
+            "--log-opt",
+            "max-size=1m",
+            "--security-opt",
+            "no-new-privileges",
+        ])
+        .options(&[
+            "--device",
+            "/dev/null:/dev/mine:r",
+            "--group-add",
+            "5",
+            "--init",
+            "--oom-score-adj",
+            "5",
+        ])
+        .options(&[
+            "--read-only",
+            "--publish",
+            "127.0.0.1::8080",
+            "--restart",
+            "on-failure:4",
+            "--ipc",
+            "shareable",
+        ])
+        .options(&[
+            "--mount",
+            &format!("type=volume,source={volume},target=/m,volume-nocopy"),
+        ])
+        .options(&[
+            "--volume",
+            "/usr/share:/share:ro",
+            "--uts",
+            "host",
+            "--cgroupns",
+            "host",
+        ])
+        .create(&old);
+    let updated = update(&engine, &lab, &web, &new).await;
+    let without = |raw: &Value| {
+        let mut host = raw["HostConfig"].clone();
+        host["RestartPolicy"] = Value::Null;
+        host
+    };
+    assert_eq!(without(&updated.old), without(&updated.new));
+    let restored = engine
+        .inspect(&updated.created.id)
+        .await
+        .expect("asked")
+        .expect("there");
+    assert_eq!(
+        restored.restart_policy,
+        fleet_core::model::RestartPolicy::No
+    );
+}
+
+#[tokio::test]
+async fn creation_is_repeatable_and_leaves_nothing_when_it_fails() {
+    let lab = Lab::new("again");
+    let (old, new) = images(&lab);
+    let engine = engine().await;
+    let web = lab.run("web").create(&old);
+    let frozen = engine.freeze(&id(&web)).await.expect("frozen");
+    let name = lab.name("c");
+    let target = image_id(&lab, &new);
+    let first = candidate(&engine, &frozen, &target, &new, &name, Vec::new())
+        .await
+        .expect("created");
+    let again = candidate(&engine, &frozen, &target, &new, &name, Vec::new())
+        .await
+        .expect("adopted");
+    assert_eq!(first.id, again.id);
+    let taken = candidate(&engine, &frozen, &target, &new, &web.name, Vec::new())
+        .await
+        .expect_err("taken");
+    assert_eq!(taken.kind(), PortErrorKind::Conflict);
+
+    // The network of a second place is gone: nothing half-made stays behind.
+    let network = lab.network("late", &[]);
+    let second = lab.run("second").create(&old);
+    docker(&["network", "connect", &network, &second.id]);
+    let frozen = engine.freeze(&id(&second)).await.expect("frozen");
+    docker(&["network", "rm", "--force", &network]);
+    let name = lab.name("c2");
+    let failed = candidate(&engine, &frozen, &target, &new, &name, Vec::new())
+        .await
+        .expect_err("no network");
+    assert_eq!(failed.kind(), PortErrorKind::NotFound, "{failed}");
+    assert_eq!(engine.find(&name).await.expect("asked"), None);
+
+    let nothing =
+        fleet_core::ids::ImageId::new(format!("sha256:{}", "0".repeat(64))).expect("an id");
+    let failed = candidate(&engine, &frozen, &nothing, &new, &name, Vec::new())
+        .await
+        .expect_err("no image");
+    assert_eq!(failed.kind(), PortErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn freeze_refuses_when_the_old_image_is_gone() {
+    let lab = Lab::new("noimage");
+    let old = lab.import("old:1", &Image::new("1", ""));
+    let web = lab.run("web").create(&old);
+    let engine = engine().await;
+    try_docker(&["rmi", "--force", &lab.image_id(&old)]).expect("forced");
+    let refused = engine.freeze(&id(&web)).await.expect_err("no image");
+    assert_eq!(refused.kind(), PortErrorKind::NotFound, "{refused}");
+}
