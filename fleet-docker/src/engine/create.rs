@@ -8,11 +8,12 @@ use fleet_core::model::{Container, FrozenSpec, RunState};
 use fleet_core::ports::{
     CandidateRequest, Created, PortError, PortErrorKind, Repoint, RestoreRequest,
 };
+use fleet_core::time::Timestamp;
 use serde_json::{Value, json};
 
 use super::{DockerEngine, WORK_LIMIT};
 use crate::json::{list, text};
-use crate::recreate::{self, CreatePlan, EngineSpec};
+use crate::recreate::{self, CreatePlan, Difference, EngineSpec, Spec, spec_diff};
 
 const OP: &str = "create a container";
 
@@ -45,6 +46,43 @@ impl DockerEngine {
             repoint: request.repoint.clone(),
         })
         .await
+    }
+
+    /// What an update of a frozen container to an image would change, without making anything.
+    ///
+    /// `image` is an id or reference that the engine has. References to containers of the same group stay as they are.
+    ///
+    /// # Errors
+    /// `NotFound`: the engine does not have the image. `Invalid`: the frozen form is another version's.
+    pub async fn preview(
+        &self,
+        frozen: &FrozenSpec,
+        image: &str,
+    ) -> Result<Vec<Difference>, PortError> {
+        let spec = EngineSpec::of(frozen)?;
+        let raw = self.image_raw(image).await?.ok_or_else(|| {
+            let message =
+                format!("the image {image} is not in the engine; it is known once it is pulled");
+            PortError::new(
+                "compare old and new settings",
+                PortErrorKind::NotFound,
+                message,
+            )
+        })?;
+        let empty_volumes = self.empty_volumes(&frozen.container).await?;
+        let plan = recreate::plan(&recreate::Inputs {
+            spec: &spec,
+            image_id: text(&raw["Id"]),
+            image_config: &raw["Config"],
+            image: &frozen.container.image,
+            update: &UpdateId::new(Timestamp::UNIX_EPOCH, [0; 10]),
+            repoint: &[],
+            empty_volumes: &empty_volumes,
+            compose_hash: None,
+            api: self.api_version,
+        });
+        let old = Spec::of_engine(&spec);
+        Ok(spec_diff(&old, &Spec::of_plan(&plan, &raw["Config"])))
     }
 
     /// Runs on a task of its own: a caller that goes away must not leave a tag on the wrong image.

@@ -7,12 +7,13 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use base64::Engine as _;
+use bollard::query_parameters::RemoveImageOptionsBuilder;
 use fleet_core::image::PinnedImage;
 use fleet_core::model::{ImageInfo, Platform};
 use fleet_core::ports::{PortError, PortErrorKind, Progress, ProgressSink};
 use serde_json::{Value, json};
 
-use super::{DockerEngine, images};
+use super::{DockerEngine, WORK_LIMIT, images, limited};
 use crate::error;
 use crate::json::text;
 
@@ -57,7 +58,22 @@ impl DockerEngine {
             let message = format!("the engine reported success, but {reference} is not there");
             PortError::new(OP, PortErrorKind::Failed, message)
         })?;
-        expect_platform(images::info(&found)?, platform)
+        match expect_platform(images::info(&found)?, platform) {
+            Ok(found) => Ok(found),
+            Err(error) => {
+                self.drop_pulled(&reference).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives back what a pull brought and nobody can use. If somebody does use it after all, it stays.
+    async fn drop_pulled(&self, reference: &str) {
+        let options = RemoveImageOptionsBuilder::new().force(false).build();
+        let call = self.docker.remove_image(reference, Some(options), None);
+        if let Err(left) = limited("remove an image", WORK_LIMIT, call).await {
+            tracing::warn!(image = reference, error = %left, "an image for another platform stays behind");
+        }
     }
 }
 

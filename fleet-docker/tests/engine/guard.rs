@@ -13,7 +13,9 @@ async fn guard_holds_what_it_must_and_nothing_else() {
     let lab = Lab::new("guard");
     let image = lab.import(
         "app",
-        &Image::new("1", "").file("/data/from-image", "x").change("VOLUME /data /declared"),
+        &Image::new("1", "")
+            .file("/data/from-image", "x")
+            .change("VOLUME /data /declared"),
     );
     let volume = lab.volume("data");
     let front = lab.network("front", &[]);
@@ -31,30 +33,60 @@ async fn guard_holds_what_it_must_and_nothing_else() {
     let guard = engine.create(&raise).await.expect("up");
     let again = engine.create(&raise).await.expect("still up");
     assert_eq!(guard.id, again.id);
-    assert_eq!(docker(&["volume", "ls", "--quiet"]), volumes_before, "it brought volumes into being");
+    assert_eq!(
+        docker(&["volume", "ls", "--quiet"]),
+        volumes_before,
+        "it brought volumes into being"
+    );
 
     let raw = docker_json(&["container", "inspect", guard.id.as_str()]);
     assert_eq!(raw["State"]["Running"], true);
     assert_eq!(raw["Image"], request.image_id.as_str());
     assert_eq!(raw["Config"]["User"], "0:0");
     assert_eq!(raw["Config"]["Labels"]["io.fleet.kind"], "guard");
-    assert_eq!(raw["Config"]["Labels"]["io.fleet.update"], update_id(2).to_string());
+    assert_eq!(
+        raw["Config"]["Labels"]["io.fleet.update"],
+        update_id(2).to_string()
+    );
     assert_eq!(raw["State"].get("Health"), None);
-    assert_eq!(raw["NetworkSettings"]["Ports"]["8080/tcp"], serde_json::Value::Null);
-    let networks = raw["NetworkSettings"]["Networks"].as_object().expect("networks");
+    assert_eq!(
+        raw["NetworkSettings"]["Ports"]["8080/tcp"],
+        serde_json::Value::Null
+    );
+    let networks = raw["NetworkSettings"]["Networks"]
+        .as_object()
+        .expect("networks");
     assert_eq!(networks.keys().collect::<Vec<_>>(), [&back, &front]);
     let mounts = raw["Mounts"].as_array().expect("mounts");
-    let of_volume: Vec<_> = mounts.iter().filter(|mount| mount["Name"] == volume.as_str()).collect();
+    let of_volume: Vec<_> = mounts
+        .iter()
+        .filter(|mount| mount["Name"] == volume.as_str())
+        .collect();
     assert_eq!(of_volume.len(), 1);
     assert_eq!(of_volume[0]["RW"], false);
-    assert_eq!(std::fs::read_dir(lab.mountpoint(&volume)).expect("readable").count(), 0);
-    assert!(fleet_testkit::try_docker(&["network", "rm", &front]).is_err(), "the network is in use");
-    assert!(fleet_testkit::try_docker(&["volume", "rm", &volume]).is_err(), "the volume is in use");
+    assert_eq!(
+        std::fs::read_dir(lab.mountpoint(&volume))
+            .expect("readable")
+            .count(),
+        0
+    );
+    assert!(
+        fleet_testkit::try_docker(&["network", "rm", &front]).is_err(),
+        "the network is in use"
+    );
+    assert!(
+        fleet_testkit::try_docker(&["volume", "rm", &volume]).is_err(),
+        "the volume is in use"
+    );
 
     let begun = Instant::now();
     engine.stop(&guard.id, None).await.expect("stopped");
     engine.remove(&guard.id).await.expect("removed");
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        begun.elapsed()
+    );
 }
 
 #[tokio::test]
@@ -74,13 +106,23 @@ async fn dead_guard_is_raised_anew_and_a_stranger_is_left_alone() {
     docker(&["kill", first.id.as_str()]);
     let second = engine.create(&raise).await.expect("up again");
     assert_ne!(first.id, second.id);
-    assert!(engine.inspect(&second.id).await.expect("asked").expect("there").is_up());
+    assert!(
+        engine
+            .inspect(&second.id)
+            .await
+            .expect("asked")
+            .expect("there")
+            .is_up()
+    );
     // It may be removed while it runs: it holds nothing of its own.
     engine.remove(&second.id).await.expect("removed");
 
     let stranger = lab.run("stranger").create(&image);
     request.name.clone_from(&stranger.name);
-    let refused = engine.create(&CreateRequest::Guard(Box::new(request))).await.expect_err("not ours");
+    let refused = engine
+        .create(&CreateRequest::Guard(Box::new(request)))
+        .await
+        .expect_err("not ours");
     assert_eq!(refused.kind(), PortErrorKind::Conflict);
     assert_eq!(stranger.inspect()["State"]["Status"], "created");
 }

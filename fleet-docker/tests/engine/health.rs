@@ -37,22 +37,53 @@ fn failed(verdict: &ProbeVerdict, part: &str) {
 #[tokio::test]
 async fn healthy_and_unhealthy_answers_are_told_apart() {
     let lab = Lab::new("probe");
-    let good = lab.run("good").start(&lab.import("good", &Image::new("7", "")));
-    let bad = lab.run("bad").start(&lab.import("bad", &Image::new("8", "unhealthy")));
+    let good = lab
+        .run("good")
+        .start(&lab.import("good", &Image::new("7", "")));
+    let bad = lab
+        .run("bad")
+        .start(&lab.import("bad", &Image::new("8", "unhealthy")));
     good.wait_up();
     bad.wait_up();
     let engine = engine().await;
-    assert_eq!(probe(&engine, &good, check("/health")).await, ProbeVerdict::Pass);
-    let expecting = |expect| HttpCheck { expect: Some(expect), ..check("/health") };
+    assert_eq!(
+        probe(&engine, &good, check("/health")).await,
+        ProbeVerdict::Pass
+    );
+    let expecting = |expect| HttpCheck {
+        expect: Some(expect),
+        ..check("/health")
+    };
     let right = expecting(json!({ "status": "ok" }));
     assert_eq!(probe(&engine, &good, right).await, ProbeVerdict::Pass);
-    failed(&probe(&engine, &good, expecting(json!({ "status": "fine" }))).await, "does not contain");
+    failed(
+        &probe(&engine, &good, expecting(json!({ "status": "fine" }))).await,
+        "does not contain",
+    );
     failed(&probe(&engine, &bad, check("/health")).await, "503");
-    failed(&probe(&engine, &good, HttpCheck { port: Some(1), ..check("/health") }).await, "no answer");
+    failed(
+        &probe(
+            &engine,
+            &good,
+            HttpCheck {
+                port: Some(1),
+                ..check("/health")
+            },
+        )
+        .await,
+        "no answer",
+    );
     // Nothing in a check leads to another host, and no answer does either.
-    for path in ["//192.0.2.1/health", "http://192.0.2.1/health", "@192.0.2.1/"] {
+    for path in [
+        "//192.0.2.1/health",
+        "http://192.0.2.1/health",
+        "@192.0.2.1/",
+    ] {
         let verdict = probe(&engine, &good, check(path)).await;
-        assert!(matches!(verdict, ProbeVerdict::Fail(_)), "{path}: {verdict:?}");
+        assert!(
+            matches!(verdict, ProbeVerdict::Fail(_)),
+            "{path}: {verdict:?}"
+        );
     }
 }
 
@@ -66,13 +97,19 @@ async fn hostile_answers_are_cut_off() {
         ("redirect", "302"),
         ("hang", "no answer within"),
     ] {
-        let web = lab.run(mode).start(&lab.import(mode, &Image::new("1", mode)));
+        let web = lab
+            .run(mode)
+            .start(&lab.import(mode, &Image::new("1", mode)));
         if mode != "hang" {
             web.wait_up();
         }
         let begun = Instant::now();
         failed(&probe(&engine, &web, check("/health")).await, part);
-        assert!(begun.elapsed() < Duration::from_secs(10), "{mode}: {:?}", begun.elapsed());
+        assert!(
+            begun.elapsed() < Duration::from_secs(10),
+            "{mode}: {:?}",
+            begun.elapsed()
+        );
     }
 }
 
@@ -84,18 +121,30 @@ async fn child_is_asked_at_its_parents_address_and_host_network_on_loopback() {
     let parent = lab.run("parent").start(&image);
     parent.wait_up();
     let network = format!("container:{}", parent.name);
-    let child = lab.run("child").options(&["--network", &network, "--env", "APP_PORT=8099"]).start(&image);
-    let at = |port| HttpCheck { port: Some(port), ..check("/health") };
+    let child = lab
+        .run("child")
+        .options(&["--network", &network, "--env", "APP_PORT=8099"])
+        .start(&image);
+    let at = |port| HttpCheck {
+        port: Some(port),
+        ..check("/health")
+    };
     let until = Instant::now() + Duration::from_secs(20);
     while probe(&engine, &child, at(8099)).await != ProbeVerdict::Pass {
         assert!(Instant::now() < until, "the child does not answer");
     }
     let port = 20000 + u16::try_from(std::process::id() % 20000).expect("small");
     let variable = format!("APP_PORT={port}");
-    let host = lab.run("host").options(&["--network", "host", "--env", &variable]).start(&image);
+    let host = lab
+        .run("host")
+        .options(&["--network", "host", "--env", &variable])
+        .start(&image);
     let until = Instant::now() + Duration::from_secs(20);
     while probe(&engine, &host, at(port)).await != ProbeVerdict::Pass {
-        assert!(Instant::now() < until, "the host's own network does not answer");
+        assert!(
+            Instant::now() < until,
+            "the host's own network does not answer"
+        );
     }
 }
 

@@ -11,37 +11,62 @@ use crate::kit::{engine, id};
 #[tokio::test]
 async fn commands_run_inside_and_are_bounded() {
     let lab = Lab::new("exec");
-    let web = lab.run("web").start(&lab.import("app", &Image::new("1", "")));
+    let web = lab
+        .run("web")
+        .start(&lab.import("app", &Image::new("1", "")));
     web.wait_up();
     let engine = engine().await;
-    let argv = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+    let argv = |words: &[&str]| {
+        words
+            .iter()
+            .map(|&word| word.to_owned())
+            .collect::<Vec<_>>()
+    };
     // The program itself as a command: a second instance cannot bind the port and ends with an error.
-    let ended = engine.exec(&id(&web), &argv(&["/app"]), Duration::from_secs(20)).await.expect("ran");
+    let ended = engine
+        .exec(&id(&web), &argv(&["/app"]), Duration::from_secs(20))
+        .await
+        .expect("ran");
     assert_ne!(ended.exit_code, 0);
-    let missing = engine.exec(&id(&web), &argv(&["/none"]), Duration::from_secs(20)).await;
+    let missing = engine
+        .exec(&id(&web), &argv(&["/none"]), Duration::from_secs(20))
+        .await;
     let missing = missing.expect_err("no such program");
     assert!(!missing.outcome_unknown(), "{missing}");
     docker(&["stop", &web.id]);
-    let stopped = engine.exec(&id(&web), &argv(&["/app"]), Duration::from_secs(20)).await;
-    assert_eq!(stopped.expect_err("it does not run").kind(), PortErrorKind::Conflict);
+    let stopped = engine
+        .exec(&id(&web), &argv(&["/app"]), Duration::from_secs(20))
+        .await;
+    assert_eq!(
+        stopped.expect_err("it does not run").kind(),
+        PortErrorKind::Conflict
+    );
 }
 
 #[tokio::test]
 async fn log_ends_with_the_last_lines() {
     let lab = Lab::new("logs");
-    let web = lab.run("web").start(&lab.import("app", &Image::new("1", "no-such-mode")));
+    let web = lab
+        .run("web")
+        .start(&lab.import("app", &Image::new("1", "no-such-mode")));
     let engine = engine().await;
     engine.stop(&id(&web), None).await.expect("it ended");
     let log = engine.logs_tail(&id(&web), 10).await.expect("read");
     assert!(log.contains("no-such-mode"), "{log:?}");
-    let without = lab.run("without").options(&["--log-driver", "none"]).create(&lab.name("app"));
+    let without = lab
+        .run("without")
+        .options(&["--log-driver", "none"])
+        .create(&lab.name("app"));
     assert!(engine.logs_tail(&id(&without), 10).await.is_err());
 }
 
 #[tokio::test]
 async fn events_arrive_from_the_call_on() {
     let lab = Lab::new("events");
-    let web = lab.run("web").label("mine", "1").create(&lab.import("app", &Image::new("1", "")));
+    let web = lab
+        .run("web")
+        .label("mine", "1")
+        .create(&lab.import("app", &Image::new("1", "")));
     let engine = engine().await;
     let mut events = engine.events().await.expect("following");
     docker(&["start", &web.id]);
@@ -50,13 +75,21 @@ async fn events_arrive_from_the_call_on() {
     let mut seen = Vec::new();
     while seen.last() != Some(&EngineEventKind::Destroy) {
         let event = tokio::time::timeout(Duration::from_secs(20), events.next()).await;
-        let event = event.expect("in time").expect("not ended").expect("readable");
+        let event = event
+            .expect("in time")
+            .expect("not ended")
+            .expect("readable");
         if event.container == id(&web) {
             assert_eq!(event.attributes["mine"], "1");
             seen.push(event.kind);
         }
     }
-    for kind in [EngineEventKind::Start, EngineEventKind::Rename, EngineEventKind::Kill, EngineEventKind::Die] {
+    for kind in [
+        EngineEventKind::Start,
+        EngineEventKind::Rename,
+        EngineEventKind::Kill,
+        EngineEventKind::Die,
+    ] {
         assert!(seen.contains(&kind), "{kind:?} in {seen:?}");
     }
 }
@@ -64,7 +97,9 @@ async fn events_arrive_from_the_call_on() {
 #[tokio::test]
 async fn running_container_is_no_orphan() {
     let lab = Lab::new("orphan");
-    let web = lab.run("web").start(&lab.import("app", &Image::new("1", "")));
+    let web = lab
+        .run("web")
+        .start(&lab.import("app", &Image::new("1", "")));
     let engine = engine().await;
     assert_eq!(engine.orphan(&id(&web)).await.expect("asked"), None);
 }

@@ -6,7 +6,7 @@ use fleet_core::ports::{
     CandidateRequest, ContainerRuntime as _, CreateRequest, Created, PortError, Repoint,
 };
 use fleet_core::time::Timestamp;
-use fleet_docker::recreate::{Spec, spec_diff};
+use fleet_docker::recreate::{Difference, Spec, spec_diff};
 use fleet_docker::{ConnectOptions, DockerEngine};
 use fleet_testkit::{Container, Image, Lab};
 use serde_json::Value;
@@ -131,16 +131,27 @@ pub(crate) struct Updated {
 pub(crate) async fn update(engine: &DockerEngine, lab: &Lab, web: &Container, to: &str) -> Updated {
     let frozen = engine.freeze(&id(web)).await.expect("frozen");
     let name = format!("{}.fleet-c", web.name);
+    let announced = engine.preview(&frozen, to).await.expect("previewed");
     let created = candidate(engine, &frozen, &image_id(lab, to), to, &name, Vec::new())
         .await
         .expect("created");
     let after = engine.freeze(&created.id).await.expect("frozen");
-    for difference in spec_diff(
+    let differences = spec_diff(
         &Spec::of(&frozen).expect("read"),
         &Spec::of(&after).expect("read"),
-    ) {
+    );
+    for difference in &differences {
         assert!(difference.is_expected(), "{difference}");
     }
+    // What was announced is what came, in the same fields; the update's id and the image's name are the request's.
+    let fields = |differences: &[Difference]| -> Vec<String> {
+        differences
+            .iter()
+            .map(|difference| difference.field.clone())
+            .filter(|field| field != "Config.Image")
+            .collect()
+    };
+    assert_eq!(fields(&announced), fields(&differences));
     Updated {
         old: web.inspect(),
         new: fleet_testkit::docker_json(&["container", "inspect", created.id.as_str()]),
