@@ -3,15 +3,22 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use fleet_core::engine::{Fleet, FleetOptions, FleetPorts};
+use fleet_core::ids::ContainerId;
+use fleet_core::model::labels::DEFAULT_PREFIX;
+use fleet_core::ports::UpdatePorts;
 use fleet_docker::registry::{HostOptions, Login, RegistryClient, RegistryOptions, Secret};
+use fleet_docker::volume::{LocalSnapshotStore, SnapshotOptions};
+use fleet_docker::{ConnectOptions, DockerEngine};
 use fleet_sqlite::{OpenError, OpenOptions, SqliteStore};
 
 use crate::cli::Global;
 use crate::config::{self, FileConfig, Loaded, RegistryConfig};
+use crate::crash;
 use crate::datadir::{DataDir, DataLock};
 use crate::exit::{Exit, Failure, OrExit as _, Outcome};
 use crate::output::{Out, Ui};
-use crate::system::SystemClock;
+use crate::system::{SystemClock, SystemEntropy};
 
 /// What every command has at hand.
 pub(crate) struct Context {
@@ -33,6 +40,13 @@ pub(crate) struct Writing {
     pub(crate) dir: DataDir,
     /// All stores.
     pub(crate) store: SqliteStore,
+    _lock: DataLock,
+}
+
+/// A fleet that may change things. The lock lives as long as this.
+pub(crate) struct Working {
+    /// The façade.
+    pub(crate) fleet: Fleet,
     _lock: DataLock,
 }
 
@@ -82,7 +96,10 @@ impl Context {
     /// # Errors
     /// Another fleet works on them, or they cannot be used.
     pub(crate) fn write(&self) -> Outcome<Writing> {
-        let dir = self.data_dir()?;
+        Self::write_in(self.data_dir()?)
+    }
+
+    fn write_in(dir: DataDir) -> Outcome<Writing> {
         let lock = dir.lock()?;
         let holder = format!("process {}", std::process::id());
         let store = open(&dir, OpenOptions::default().with_lease(holder))?;
@@ -112,8 +129,103 @@ impl Context {
         }
     }
 
+    /// A fleet to look at; needs no lock.
+    ///
+    /// # Errors
+    /// The stores cannot be used, or no engine answers.
+    pub(crate) async fn looking(&self) -> Outcome<Fleet> {
+        let (dir, store) = self.read()?;
+        self.fleet(&dir, store).await
+    }
+
+    /// A fleet to change; alone on its data directory.
+    ///
+    /// # Errors
+    /// Another fleet works there, the stores cannot be used, or no engine answers.
+    pub(crate) async fn working(&self) -> Outcome<Working> {
+        self.working_in(self.data_dir()?).await
+    }
+
+    /// The same on another data directory.
+    ///
+    /// # Errors
+    /// As [`Context::working`].
+    pub(crate) async fn working_in(&self, dir: DataDir) -> Outcome<Working> {
+        let Writing { dir, store, _lock } = Self::write_in(dir)?;
+        let fleet = self.fleet(&dir, store).await?;
+        Ok(Working { fleet, _lock })
+    }
+
+    async fn fleet(&self, dir: &DataDir, store: SqliteStore) -> Outcome<Fleet> {
+        let engine = Arc::new(self.engine().await?);
+        let store = Arc::new(store);
+        let update = UpdatePorts {
+            runtime: engine.clone(),
+            images: engine.clone(),
+            snapshots: Arc::new(self.snapshots_in(dir)?),
+            probe: engine,
+            journal: store.clone(),
+            clock: self.clock.clone(),
+            entropy: Arc::new(SystemEntropy),
+            crash: crash::points(),
+        };
+        let ports = FleetPorts {
+            update,
+            releases: Arc::new(self.registry()?),
+            events: store.clone(),
+            configs: store.clone(),
+            settings: store.clone(),
+            availability: store,
+        };
+        let config = self.config();
+        let options = FleetOptions {
+            label_prefix: config
+                .label_prefix
+                .clone()
+                .unwrap_or_else(|| DEFAULT_PREFIX.to_owned()),
+            keep_snapshots: config.snapshots.keep,
+            own_container: own_container(),
+            ..FleetOptions::default()
+        };
+        Ok(Fleet::new(ports, options))
+    }
+
+    /// Connects to the engine.
+    ///
+    /// # Errors
+    /// None answers.
+    pub(crate) async fn engine(&self) -> Outcome<DockerEngine> {
+        let host = self
+            .global
+            .docker_host
+            .clone()
+            .or_else(|| self.config().docker_host.clone());
+        DockerEngine::connect(&ConnectOptions { host })
+            .await
+            .or_exit(
+                Exit::Failed,
+                "no engine can be used; fleet doctor says what is missing",
+            )
+    }
+
+    /// The snapshots of the data directory.
+    ///
+    /// # Errors
+    /// Their folder cannot be used.
+    pub(crate) fn snapshot_store(&self) -> Outcome<LocalSnapshotStore> {
+        self.snapshots_in(&self.data_dir()?)
+    }
+
+    fn snapshots_in(&self, dir: &DataDir) -> Outcome<LocalSnapshotStore> {
+        let folder = self.snapshots_folder(dir);
+        LocalSnapshotStore::open(&folder, SnapshotOptions::default()).or_exit(
+            Exit::Usage,
+            format!("the snapshots in {} cannot be used", folder.display()),
+        )
+    }
+
     /// Where snapshots are.
-    pub(crate) fn snapshots(&self, dir: &DataDir) -> PathBuf {
+    pub(crate) fn snapshots_folder(&self, dir: &DataDir) -> PathBuf {
         self.config()
             .snapshots
             .dir
@@ -177,6 +289,16 @@ fn host_options(host: &RegistryConfig) -> HostOptions {
         plain_http: host.plain_http,
         auth_hosts: host.auth_hosts.clone(),
     }
+}
+
+/// The container in which fleet itself runs, if it does: its id is in the path of a file that the engine mounts.
+fn own_container() -> Option<ContainerId> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let line = mounts
+        .lines()
+        .find(|line| line.contains(" /etc/hostname "))?;
+    let (_, rest) = line.split_once("/containers/")?;
+    ContainerId::new(rest.split('/').next()?).ok()
 }
 
 /// The file as people see it, for messages.

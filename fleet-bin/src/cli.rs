@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use fleet_core::engine::Target;
 use fleet_core::ids::{InstanceName, SnapshotId, TenantId};
-use fleet_core::image::ImageRef;
 use fleet_core::model::TenantMode;
 use fleet_core::model::labels::parse_duration;
 
@@ -94,12 +94,6 @@ pub(crate) enum ColorWhen {
 pub(crate) enum Command {
     /// Show instances: image, health, behind or not, state, holds
     Ps,
-    /// Ask the registries once and show what is behind
-    Check {
-        /// End with 10 if something is behind.
-        #[arg(long)]
-        exit_code: bool,
-    },
     /// Say why an instance is or is not updated, and where each setting comes from
     Explain {
         /// The instance: the name of its container.
@@ -148,7 +142,11 @@ pub(crate) enum Command {
         shell: clap_complete::Shell,
     },
     /// Show the main job on this machine's engine, in about a minute, and clean up
-    Demo,
+    Demo {
+        /// A static program to run in the demo's containers instead of fleet itself.
+        #[arg(long, hide = true)]
+        app: Option<PathBuf>,
+    },
     /// The program inside the demo's containers
     #[command(name = "__app", hide = true)]
     App {
@@ -163,9 +161,9 @@ pub(crate) struct UpdateArgs {
     /// Names of the containers.
     #[arg(required = true, value_name = "INSTANCE")]
     pub(crate) instances: Vec<InstanceName>,
-    /// The image to move to: repository[:tag][@sha256:…].
+    /// The image to move to: repository[:tag][@sha256:…], or the id of an image that the engine has.
     #[arg(long, value_name = "IMAGE")]
-    pub(crate) to: ImageRef,
+    pub(crate) to: Target,
     /// How long the health gate waits at most; without it the label decides.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) timeout: Option<Duration>,

@@ -4,7 +4,9 @@ mod assemble;
 mod cli;
 mod commands;
 mod config;
+mod crash;
 mod datadir;
+mod demo;
 mod exit;
 mod logging;
 mod output;
@@ -15,13 +17,16 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use crate::assemble::Context;
-use crate::cli::Cli;
-use crate::exit::{Exit, Outcome};
+use crate::cli::{Cli, Command};
+use crate::exit::Outcome;
 use crate::output::style::{BAD, paint};
 use crate::output::{Out, Ui, tell};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Command::App { args } = &cli.command {
+        return demo::app::run(args, demo::wait_for_term);
+    }
     match run(cli) {
         Ok(exit) => exit.into(),
         Err(failure) => {

@@ -1,20 +1,35 @@
 //! One verb per file. Each reads its arguments, calls the libraries, prints, and says how it ends.
 
 mod config;
+mod doctor;
 mod events;
+mod explain;
 mod pause;
+mod ps;
+mod recover;
+mod resolve;
 mod settings;
+mod snapshot;
 mod tenant;
+mod update;
 
 use clap::CommandFactory as _;
 
 use crate::assemble::Context;
 use crate::cli::{Cli, Command};
+use crate::demo;
 use crate::exit::{Exit, Outcome};
 
 /// Runs one command.
 pub(crate) async fn run(context: &Context, command: Command) -> Outcome {
     match command {
+        Command::Ps => ps::run(context).await,
+        Command::Explain { instance, spec } => explain::run(context, instance.as_str(), spec).await,
+        Command::Update(args) => update::run(context, args).await,
+        Command::Resolve(args) => resolve::run(context, args).await,
+        Command::Recover => recover::run(context).await,
+        Command::Snapshot(command) => snapshot::run(context, command).await,
+        Command::Doctor => doctor::run(context).await,
         Command::Pause { reason } => pause::pause(context, reason).await,
         Command::Resume { reason } => pause::resume(context, reason).await,
         Command::Tenant(command) => tenant::run(context, command).await,
@@ -25,6 +40,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Outcome {
             clap_complete::generate(shell, &mut Cli::command(), "fleet", &mut std::io::stdout());
             Ok(Exit::Done)
         }
-        _ => Ok(Exit::Failed),
+        Command::Demo { app } => demo::run(context, app.as_deref()).await,
+        Command::App { .. } => unreachable!("handled before the configuration is read"),
     }
 }

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `/health` | `{"status":"ok","version":…}`, or as the mode says |
 //! | `/version` | the value of `APP_VERSION` |
-//! | `/put?TEXT` | appends `TEXT` and a line feed to `rows`, syncs, then answers with the number of rows |
+//! | `/put?TEXT` | appends `TEXT` and a line feed to `rows`, syncs, then answers with the value of `APP_VERSION` |
 //! | `/rows` | the number of rows |
 //! | `/dump` | the rows |
 //!
@@ -230,7 +230,9 @@ impl App {
             "/health" => self.health(&mut stream),
             "/well" => reply(&mut stream, "200 OK", "{\"status\":\"ok\"}"),
             "/version" => reply(&mut stream, "200 OK", &self.version),
-            "/put" => self.change(&mut stream, |rows| rows.put(query)),
+            "/put" => self.change(&mut stream, |rows| {
+                rows.put(query).map(|()| self.version.clone())
+            }),
             "/rows" => self.change(&mut stream, |rows| rows.text().map(|text| count(&text))),
             "/dump" => self.change(&mut stream, |rows| rows.text()),
             _ => reply(&mut stream, "404 Not Found", "no such path"),
@@ -306,26 +308,22 @@ fn count(text: &str) -> String {
 struct Rows {
     path: PathBuf,
     file: io::Result<File>,
-    rows: u64,
 }
 
 impl Rows {
     fn open(data: &Path) -> Self {
         let path = data.join(ROWS);
         let file = OpenOptions::new().append(true).create(true).open(&path);
-        let rows = fs::read_to_string(&path).map_or(0, |text| text.lines().count() as u64);
-        Self { path, file, rows }
+        Self { path, file }
     }
 
-    fn put(&mut self, text: &str) -> io::Result<String> {
+    fn put(&mut self, text: &str) -> io::Result<()> {
         let file = self
             .file
             .as_mut()
             .map_err(|error| io::Error::other(error.to_string()))?;
         file.write_all(format!("{text}\n").as_bytes())?;
-        file.sync_data()?;
-        self.rows += 1;
-        Ok(self.rows.to_string())
+        file.sync_data()
     }
 
     fn text(&mut self) -> io::Result<String> {

@@ -9,7 +9,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-pub(crate) use progress::{Sink, Ui};
+pub(crate) use progress::Ui;
 pub(crate) use table::{Table, bytes, dash, duration};
 
 use crate::cli::{ColorWhen, Format};

@@ -1,0 +1,115 @@
+//! `fleet explain`: why an instance is or is not updated, and where each setting comes from.
+
+use std::fmt::Write as _;
+
+use fleet_core::engine::Explanation;
+use serde_json::{Value, json};
+
+use super::ps::{InstanceRow, short};
+use crate::assemble::Context;
+use crate::exit::{Exit, Outcome};
+use crate::output::style::{BAD, DIM, GOOD, HEAD, NAME, WARN, paint};
+
+/// Runs the command.
+pub(crate) async fn run(context: &Context, instance: &str, spec: bool) -> Outcome {
+    let fleet = context.looking().await?;
+    let found = fleet.explain(instance).await?;
+    let row = row(&found, spec)?;
+    context.out.one("instance", &row, || text(&found, spec))?;
+    Ok(Exit::Done)
+}
+
+fn row(found: &Explanation, spec: bool) -> Outcome<Value> {
+    let mut row = serde_json::to_value(InstanceRow::from(&found.view))?;
+    let settings = found.settings.iter().map(|setting| {
+        json!({ "setting": setting.setting, "value": setting.value, "source": setting.source })
+    });
+    let refusals = found.refusals.iter().map(|refusal| {
+        json!({
+            "code": refusal.code,
+            "reason": refusal.reason,
+            "remedy": refusal.remedy,
+            "for_now": refusal.for_now,
+        })
+    });
+    let warnings = found
+        .warnings
+        .iter()
+        .map(|warning| json!({ "label": warning.label, "message": warning.message }));
+    row["settings"] = settings.collect();
+    row["refusals"] = refusals.collect();
+    row["warnings"] = warnings.collect();
+    row["group"] = json!(found.group);
+    if spec {
+        row["spec"] = json!(found.frozen.as_ref().map(|frozen| &frozen.engine));
+    }
+    Ok(row)
+}
+
+fn text(found: &Explanation, spec: bool) -> String {
+    let view = &found.view;
+    let mut text = format!(
+        "{} of {} runs {} at {}",
+        paint(NAME, &view.name),
+        view.tenant,
+        view.image,
+        short(&view.digest)
+    );
+    // Writing into a String cannot fail.
+    let verdict = match (&found.refusals[..], view.behind) {
+        ([], Some(true)) => format!(
+            "{}, and nothing speaks against it",
+            paint(WARN, "an update is available")
+        ),
+        ([], Some(false)) => paint(GOOD, "up to date").to_string(),
+        ([], None) => format!(
+            "whether it is behind is not known: {} asks",
+            paint(NAME, "fleet check")
+        ),
+        _ => paint(BAD, "it would not be updated now").to_string(),
+    };
+    let _ = write!(text, "\n{verdict}");
+    for refusal in &found.refusals {
+        let _ = write!(
+            text,
+            "\n  {}: {}; {}",
+            refusal.code, refusal.reason, refusal.remedy
+        );
+    }
+    for hold in &view.holds {
+        let _ = write!(text, "\n  held: {hold}");
+    }
+    if found.group.len() > 1 {
+        let _ = write!(text, "\nmoves together with: {}", found.group.join(", "));
+    }
+    let _ = write!(text, "\n\n{}", paint(HEAD, "settings"));
+    for setting in &found.settings {
+        let source = paint(DIM, format!("({})", setting.source));
+        let _ = write!(
+            text,
+            "\n  {:<20} {} {source}",
+            setting.setting, setting.value
+        );
+    }
+    for warning in &found.warnings {
+        let _ = write!(
+            text,
+            "\n{} {}: {}",
+            paint(WARN, "warning"),
+            warning.label,
+            warning.message
+        );
+    }
+    if spec {
+        let shown = found.frozen.as_ref().map_or_else(
+            || "the container cannot be frozen now".to_owned(),
+            |frozen| serde_json::to_string_pretty(&frozen.engine).unwrap_or_default(),
+        );
+        let _ = write!(
+            text,
+            "\n\n{}\n{shown}",
+            paint(HEAD, "what it would be made from")
+        );
+    }
+    text
+}

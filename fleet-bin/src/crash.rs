@@ -1,0 +1,51 @@
+//! Crash points of the binary: with the feature `crash-points`, the process dies where `FLEET_CRASH_AT` says.
+//!
+//! Without the feature, which is how it ships, nothing can make it die.
+
+use std::sync::Arc;
+
+use fleet_core::crash::CrashPoints;
+
+/// The hook that the engine calls.
+#[cfg(not(feature = "crash-points"))]
+pub(crate) fn points() -> Arc<dyn CrashPoints> {
+    Arc::new(fleet_core::crash::NoCrashPoints)
+}
+
+/// The hook that the engine calls.
+#[cfg(feature = "crash-points")]
+pub(crate) fn points() -> Arc<dyn CrashPoints> {
+    Arc::new(dying::DieAt {
+        at: std::env::var("FLEET_CRASH_AT").unwrap_or_default(),
+        log: std::env::var_os("FLEET_CRASH_LOG").map(std::path::PathBuf::from),
+    })
+}
+
+#[cfg(feature = "crash-points")]
+mod dying {
+    use std::fs::OpenOptions;
+    use std::io::Write as _;
+    use std::path::PathBuf;
+
+    use fleet_core::crash::CrashPoints;
+
+    /// Aborts at one point; notes every point that is passed, so that tests know which there are.
+    pub(super) struct DieAt {
+        pub(super) at: String,
+        pub(super) log: Option<PathBuf>,
+    }
+
+    impl CrashPoints for DieAt {
+        fn reached(&self, point: &str) -> bool {
+            if let Some(path) = &self.log {
+                let file = OpenOptions::new().append(true).create(true).open(path);
+                // A test that cannot read its log fails by itself.
+                let _ = file.and_then(|mut file| writeln!(file, "{point}"));
+            }
+            if point == self.at {
+                std::process::abort();
+            }
+            false
+        }
+    }
+}
