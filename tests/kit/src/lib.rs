@@ -8,6 +8,7 @@
 
 mod app;
 mod docker;
+mod fleet;
 mod http;
 mod image;
 mod lab;
@@ -17,6 +18,7 @@ mod wait;
 
 pub use app::app_binary;
 pub use docker::{docker, docker_json, try_docker};
+pub use fleet::{Fleet, Ran, fleet_binary};
 pub use http::{HttpAnswer, get};
 pub use image::Image;
 pub use lab::Lab;

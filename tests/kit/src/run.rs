@@ -117,6 +117,15 @@ impl Container {
         }
     }
 
+    /// The same, waiting until there is one: in the middle of an update there may be none.
+    #[track_caller]
+    #[must_use]
+    pub fn address_when_there(&self) -> SocketAddr {
+        wait_for("an address", Duration::from_secs(30), || {
+            self.try_address().ok_or_else(|| "none".to_owned())
+        })
+    }
+
     fn try_address(&self) -> Option<SocketAddr> {
         let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}";
         let text = try_docker(&["container", "inspect", "--format", format, &self.name]);

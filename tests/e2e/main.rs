@@ -1,0 +1,9 @@
+//! The promise, end to end: the binary `fleet` on a real engine, with real volumes and a real registry.
+
+mod commit;
+mod errors;
+mod gate;
+mod pull;
+mod rollback;
+mod tree;
+mod writer;

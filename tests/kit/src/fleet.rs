@@ -1,0 +1,169 @@
+//! The binary under test.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+use crate::app::workspace;
+
+/// Path of the binary `fleet`: `$FLEET_BIN` if it is set (`make test` sets it to the static release binary), else a
+/// development build.
+///
+/// # Panics
+/// When it does not build.
+pub fn fleet_binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| match std::env::var_os("FLEET_BIN") {
+        Some(path) => {
+            let path = PathBuf::from(path);
+            assert!(
+                path.is_file(),
+                "FLEET_BIN is {}, which is no file: make build",
+                path.display()
+            );
+            path
+        }
+        None => build(),
+    })
+}
+
+fn build() -> PathBuf {
+    let root = workspace();
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["build", "--quiet", "--locked", "--package", "fleet-bin"])
+        .current_dir(&root)
+        .output()
+        .expect("cargo can be run");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "fleet does not build:\n{errors}");
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    target.join("debug/fleet")
+}
+
+/// The binary with a data directory of its own.
+#[derive(Debug)]
+pub struct Fleet {
+    folder: tempfile::TempDir,
+    docker_host: Option<String>,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone)]
+pub struct Ran {
+    /// Exit code; 137 and the like where a signal ended it.
+    pub code: i32,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Fleet {
+    /// With an empty data directory.
+    ///
+    /// # Panics
+    /// When no temporary folder can be made.
+    #[must_use]
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        Self {
+            folder,
+            docker_host: None,
+        }
+    }
+
+    /// The same on another engine.
+    #[must_use]
+    pub fn on(mut self, docker_host: &str) -> Self {
+        self.docker_host = Some(docker_host.to_owned());
+        self
+    }
+
+    /// Its data directory; made by the first command.
+    #[must_use]
+    pub fn data_dir(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// A command with the data directory and no configuration of this machine's.
+    #[must_use]
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(fleet_binary());
+        command
+            .args(args)
+            .env("FLEET_DATA_DIR", self.data_dir())
+            .env("HOME", self.folder.path())
+            .env("XDG_CONFIG_HOME", self.folder.path())
+            .env_remove("FLEET_CONFIG")
+            .env("NO_COLOR", "1")
+            .current_dir(self.folder.path());
+        if let Some(host) = &self.docker_host {
+            command.env("DOCKER_HOST", host);
+        }
+        command
+    }
+
+    /// Runs a command.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[track_caller]
+    pub fn run(&self, args: &[&str]) -> Ran {
+        let output = self.command(args).output().expect("fleet can be started");
+        Ran::from(&output)
+    }
+
+    /// Runs a command with `--output json`, and gives the exit code and the document.
+    ///
+    /// # Panics
+    /// When the output is no JSON or has another schema.
+    #[track_caller]
+    pub fn json(&self, args: &[&str]) -> (i32, Value) {
+        let mut all = vec!["--output", "json"];
+        all.extend(args);
+        let ran = self.run(&all);
+        let document: Value = match serde_json::from_str(&ran.stdout) {
+            Ok(document) => document,
+            Err(error) => panic!("fleet {}: {error}: {ran:?}", args.join(" ")),
+        };
+        assert_eq!(document["schema"], 1, "{document}");
+        (ran.code, document)
+    }
+
+    /// `fleet update INSTANCE --to IMAGE …`: exit code and report.
+    ///
+    /// # Panics
+    /// When there is not exactly one report.
+    #[track_caller]
+    pub fn update(&self, instance: &str, image: &str, more: &[&str]) -> (i32, Value) {
+        let mut args = vec!["update", instance, "--to", image];
+        args.extend(more);
+        let (code, document) = self.json(&args);
+        let reports = document["updates"].as_array().expect("a list of updates");
+        assert_eq!(reports.len(), 1, "{document}");
+        (code, reports[0].clone())
+    }
+}
+
+impl Default for Fleet {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl From<&Output> for Ran {
+    fn from(output: &Output) -> Self {
+        use std::os::unix::process::ExitStatusExt as _;
+        let status = output.status;
+        let signalled = || 128 + status.signal().unwrap_or_default();
+        Self {
+            code: status.code().unwrap_or_else(signalled),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
