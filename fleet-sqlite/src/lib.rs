@@ -1,4 +1,4 @@
-//! The stores of fleet in one SQLite file: intent journal, event log, update configs, settings, availability.
+//! The stores of fleet in one SQLite file: intent journal, event log, rollouts, update configs, settings, availability.
 //!
 //! [`SqliteStore`] implements every store port of `fleet-core`. One connection writes, on a thread of its own, one
 //! reads beside it (write-ahead log), so that looking never waits for an update. Every write is one transaction and
@@ -10,7 +10,7 @@
 //! | `schema.rs`, `migrations/` | numbered, forward only |
 //! | `store.rs` | the two connections, transactions, errors |
 //! | `rows.rs` | rows and their twins in the core |
-//! | `journal.rs`, `events.rs`, `configs.rs`, `availability.rs` | one port each |
+//! | `journal.rs`, `events.rs`, `rollouts.rs`, `configs.rs`, `availability.rs` | the ports |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod availability;
@@ -18,6 +18,7 @@ mod configs;
 mod events;
 mod journal;
 mod open;
+mod rollouts;
 mod rows;
 mod schema;
 mod store;

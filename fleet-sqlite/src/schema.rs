@@ -11,6 +11,8 @@ pub(crate) const APPLICATION_ID: i32 = 0x666c_6574;
 const MIGRATIONS: &[M<'static>] = &[
     // Journal, event log, configs, settings, availability, lease.
     M::up(include_str!("migrations/0001_journal.sql")),
+    // Rollouts.
+    M::up(include_str!("migrations/0002_rollouts.sql")),
 ];
 
 /// The schema version that this fleet writes.

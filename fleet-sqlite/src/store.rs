@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use fleet_core::ports::JournalError;
+use fleet_core::ports::{JournalError, RolloutStoreError};
 use rusqlite::{ErrorCode, OptionalExtension, Transaction, TransactionBehavior};
 
 use crate::open::{self, OpenError, OpenOptions};
@@ -43,8 +43,10 @@ struct Inner {
 pub(crate) enum Failure {
     /// SQLite said no.
     Sqlite(rusqlite::Error),
-    /// The port's own error: nothing is wrong with the store.
+    /// The journal's own error: nothing is wrong with the store.
     Refused(JournalError),
+    /// The store of rollouts' own error: nothing is wrong with the store.
+    RolloutRefused(RolloutStoreError),
     /// A row is not what it must be, or a value cannot be stored.
     Unfit(String),
 }
@@ -84,6 +86,55 @@ impl From<rusqlite::Error> for Failure {
 impl From<JournalError> for Failure {
     fn from(error: JournalError) -> Self {
         Self::Refused(error)
+    }
+}
+
+impl From<RolloutStoreError> for Failure {
+    fn from(error: RolloutStoreError) -> Self {
+        Self::RolloutRefused(error)
+    }
+}
+
+/// A failure in words, on its way to the error of the port that was called.
+#[derive(Debug)]
+pub(crate) enum Failed {
+    /// The store failed.
+    Store(String, Option<rusqlite::Error>),
+    /// The journal refused.
+    Journal(JournalError),
+    /// The store of rollouts refused.
+    Rollout(RolloutStoreError),
+}
+
+impl From<Failed> for JournalError {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Journal(error) => error,
+            Failed::Store(message, source) => Self::Store {
+                message,
+                source: source.map(Into::into),
+            },
+            Failed::Rollout(error) => Self::Store {
+                message: error.to_string(),
+                source: None,
+            },
+        }
+    }
+}
+
+impl From<Failed> for RolloutStoreError {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Rollout(error) => error,
+            Failed::Store(message, source) => Self::Store {
+                message,
+                source: source.map(Into::into),
+            },
+            Failed::Journal(error) => Self::Store {
+                message: error.to_string(),
+                source: None,
+            },
+        }
     }
 }
 
@@ -143,16 +194,19 @@ impl SqliteStore {
     }
 
     /// Runs work as one durable transaction on the writer.
-    pub(crate) async fn write<R, F>(&self, op: &'static str, work: F) -> Result<R, JournalError>
+    pub(crate) async fn write<R, E, F>(&self, op: &'static str, work: F) -> Result<R, E>
     where
         R: Send + 'static,
+        E: From<Failed>,
         F: FnOnce(&Transaction<'_>) -> Result<R, Failure> + Send + 'static,
     {
         let Some(writer) = &self.inner.writer else {
-            return Err(self.refused(op, "it was opened to read only"));
+            return Err(self.refused(op, "it was opened to read only").into());
         };
         if self.inner.broken.load(Ordering::Acquire) {
-            return Err(self.refused(op, "an earlier write failed; open the store again"));
+            return Err(self
+                .refused(op, "an earlier write failed; open the store again")
+                .into());
         }
         let inner = Arc::clone(&self.inner);
         let done = writer
@@ -166,13 +220,14 @@ impl SqliteStore {
                 result
             })
             .await;
-        done.map_err(|error| self.error(op, error))
+        done.map_err(|error| self.failed(op, error).into())
     }
 
     /// Runs work on the reader, which sees one state of the store throughout.
-    pub(crate) async fn read<R, F>(&self, op: &'static str, work: F) -> Result<R, JournalError>
+    pub(crate) async fn read<R, E, F>(&self, op: &'static str, work: F) -> Result<R, E>
     where
         R: Send + 'static,
+        E: From<Failed>,
         F: FnOnce(&Transaction<'_>) -> Result<R, Failure> + Send + 'static,
     {
         let done = self
@@ -183,28 +238,23 @@ impl SqliteStore {
                 work(&transaction)
             })
             .await;
-        done.map_err(|error| self.error(op, error))
+        done.map_err(|error| self.failed(op, error).into())
     }
 
-    fn refused(&self, op: &'static str, why: &str) -> JournalError {
-        JournalError::Store {
-            message: format!("failed to {op} in {}: {why}", self.inner.path.display()),
-            source: None,
-        }
+    fn refused(&self, op: &'static str, why: &str) -> Failed {
+        let message = format!("failed to {op} in {}: {why}", self.inner.path.display());
+        Failed::Store(message, None)
     }
 
-    fn error(&self, op: &'static str, error: tokio_rusqlite::Error<Failure>) -> JournalError {
+    fn failed(&self, op: &'static str, error: tokio_rusqlite::Error<Failure>) -> Failed {
         match error {
-            tokio_rusqlite::Error::Error(Failure::Refused(error)) => error,
+            tokio_rusqlite::Error::Error(Failure::Refused(error)) => Failed::Journal(error),
+            tokio_rusqlite::Error::Error(Failure::RolloutRefused(error)) => Failed::Rollout(error),
             tokio_rusqlite::Error::Error(Failure::Unfit(what)) => self.refused(op, &what),
-            tokio_rusqlite::Error::Error(Failure::Sqlite(source)) => JournalError::Store {
-                message: format!(
-                    "failed to {op} in {}: {}",
-                    self.inner.path.display(),
-                    open::meaning(&source)
-                ),
-                source: Some(Box::new(source)),
-            },
+            tokio_rusqlite::Error::Error(Failure::Sqlite(source)) => {
+                let (path, why) = (self.inner.path.display(), open::meaning(&source));
+                Failed::Store(format!("failed to {op} in {path}: {why}"), Some(source))
+            }
             _ => self.refused(op, "the store is closed"),
         }
     }

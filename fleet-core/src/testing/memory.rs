@@ -8,13 +8,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use crate::ids::{InstanceId, TenantId, UpdateId};
+use crate::ids::{InstanceId, RolloutId, TenantId, UpdateId};
 use crate::image::Digest;
 use crate::model::{FleetSettings, TenantMode, UpdateConfig};
+use crate::plan::RolloutPlan;
+use crate::plan::rollout::RolloutState;
 use crate::ports::{
     Availability, AvailabilityStore, Deployed, EventFilter, EventStore, Journal, JournalError,
-    JournalWrite, NewUpdate, Quarantined, SettingsStore, StoredUpdate, TenantConfig,
-    UpdateConfigRepository,
+    JournalWrite, NewUpdate, Quarantined, RolloutStore, RolloutStoreError, SettingsStore,
+    StoredRollout, StoredUpdate, TenantConfig, UpdateConfigRepository,
 };
 use crate::record::{Event, NewEvent};
 use crate::time::Timestamp;
@@ -49,6 +51,7 @@ struct State {
     configs: BTreeMap<TenantId, UpdateConfig>,
     settings: FleetSettings,
     available: BTreeMap<InstanceId, (Availability, Option<Digest>)>,
+    rollouts: Vec<StoredRollout>,
     // faults
     writes: u64,
     faults: BTreeMap<u64, WriteFault>,
@@ -100,24 +103,42 @@ impl MemoryStore {
     }
 
     /// One write: counted, failed if a fault says so. `work` refuses before it changes anything.
-    fn write(
+    fn write<R, E: From<Injected>>(
         &self,
-        work: impl FnOnce(&mut State) -> Result<(), JournalError>,
-    ) -> Result<(), JournalError> {
+        work: impl FnOnce(&mut State) -> Result<R, E>,
+    ) -> Result<R, E> {
         let mut state = self.lock();
         state.writes += 1;
         let nth = state.writes;
         let fault = state.faults.remove(&nth);
         state.broken |= fault == Some(WriteFault::Broken);
         if state.broken || fault == Some(WriteFault::Fails) {
-            return Err(store(format!("write {nth} was made to fail")));
+            return Err(Injected(format!("write {nth} was made to fail")).into());
         }
-        work(&mut state)?;
+        let done = work(&mut state)?;
         match fault {
-            Some(_) => Err(store(format!(
-                "write {nth} was done and its answer made to fail"
-            ))),
-            None => Ok(()),
+            Some(_) => {
+                Err(Injected(format!("write {nth} was done and its answer made to fail")).into())
+            }
+            None => Ok(done),
+        }
+    }
+}
+
+/// A fault that was asked for, on its way to the error of the port that was called.
+struct Injected(String);
+
+impl From<Injected> for JournalError {
+    fn from(Injected(message): Injected) -> Self {
+        store(message)
+    }
+}
+
+impl From<Injected> for RolloutStoreError {
+    fn from(Injected(message): Injected) -> Self {
+        Self::Store {
+            message,
+            source: None,
         }
     }
 }
@@ -348,7 +369,7 @@ impl UpdateConfigRepository for MemoryStore {
     }
 
     async fn list_auto_enabled(&self) -> Result<Vec<TenantConfig>, JournalError> {
-        let mut all = self.list().await?;
+        let mut all = UpdateConfigRepository::list(self).await?;
         all.retain(|tenant| tenant.config.mode == TenantMode::Auto);
         Ok(all)
     }
@@ -402,6 +423,95 @@ impl AvailabilityStore for MemoryStore {
     }
 }
 
+#[async_trait]
+impl RolloutStore for MemoryStore {
+    async fn create(
+        &self,
+        plan: &RolloutPlan,
+        state: &RolloutState,
+        events: Vec<NewEvent>,
+    ) -> Result<(), RolloutStoreError> {
+        self.write(|stored| {
+            if stored
+                .rollouts
+                .iter()
+                .any(|kept| kept.plan.id() == plan.id())
+            {
+                return Err(RolloutStoreError::Exists(plan.id()));
+            }
+            same_members(plan, state)?;
+            stored.rollouts.push(StoredRollout {
+                plan: plan.clone(),
+                state: state.clone(),
+                generation: 1,
+            });
+            stored.record(events);
+            Ok(())
+        })
+    }
+
+    async fn load(&self, id: &RolloutId) -> Result<Option<StoredRollout>, RolloutStoreError> {
+        let state = self.lock();
+        let found = state.rollouts.iter().find(|kept| kept.plan.id() == *id);
+        Ok(found.cloned())
+    }
+
+    async fn active(&self) -> Result<Vec<StoredRollout>, RolloutStoreError> {
+        let state = self.lock();
+        let active = state.rollouts.iter();
+        let active = active.filter(|kept| !kept.state.phase.is_terminal());
+        Ok(active.cloned().collect())
+    }
+
+    async fn list(&self, limit: u32) -> Result<Vec<StoredRollout>, RolloutStoreError> {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let state = self.lock();
+        Ok(state.rollouts.iter().rev().take(limit).cloned().collect())
+    }
+
+    async fn compare_and_swap(
+        &self,
+        id: &RolloutId,
+        expected: u64,
+        state: &RolloutState,
+        events: Vec<NewEvent>,
+    ) -> Result<u64, RolloutStoreError> {
+        self.write(|stored| {
+            let mut kept = stored.rollouts.iter_mut();
+            let kept = kept
+                .find(|kept| kept.plan.id() == *id)
+                .ok_or(RolloutStoreError::NoSuchRollout(*id))?;
+            if kept.generation != expected {
+                return Err(RolloutStoreError::Overtaken {
+                    rollout: *id,
+                    expected,
+                    found: kept.generation,
+                });
+            }
+            same_members(&kept.plan, state)?;
+            kept.state = state.clone();
+            kept.generation += 1;
+            let generation = kept.generation;
+            stored.record(events);
+            Ok(generation)
+        })
+    }
+}
+
+fn same_members(plan: &RolloutPlan, state: &RolloutState) -> Result<(), RolloutStoreError> {
+    let (expected, found) = (plan.members.len(), state.members.len());
+    if expected == found {
+        return Ok(());
+    }
+    let id = plan.id();
+    Err(RolloutStoreError::Store {
+        message: format!(
+            "expected the states of {expected} members of rollout {id}, found {found}"
+        ),
+        source: None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -414,6 +524,7 @@ mod tests {
         conformance::configs(async || MemoryStore::new()).await;
         conformance::settings(async || MemoryStore::new()).await;
         conformance::availability(async || MemoryStore::new()).await;
+        conformance::rollouts(async || MemoryStore::new()).await;
     }
 
     #[tokio::test]

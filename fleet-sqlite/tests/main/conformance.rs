@@ -51,3 +51,9 @@ async fn availability_keeps_its_promises() {
     let files = Files::new();
     conformance::availability(async || files.fresh()).await;
 }
+
+#[tokio::test]
+async fn rollouts_keep_their_promises() {
+    let files = Files::new();
+    conformance::rollouts(async || files.fresh()).await;
+}

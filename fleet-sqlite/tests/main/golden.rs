@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 
 use fleet_core::model::{FleetSettings, GlobalMode, TenantMode, UpdateConfig};
 use fleet_core::ports::{
-    AvailabilityStore, EventFilter, EventStore, Journal, JournalWrite, SettingsStore,
-    UpdateConfigRepository,
+    AvailabilityStore, EventFilter, EventStore, Journal, JournalWrite, RolloutStore, SettingsStore,
+    StoredRollout, UpdateConfigRepository,
 };
 use fleet_core::testing::conformance::fixtures::{
-    at, available, deployed, digest, event, instance, new_update, quarantined, rows, started,
-    tenant, update_id,
+    at, available, deployed, digest, event, instance, new_update, quarantined, rollout, rows,
+    started, tenant, update_id,
 };
 use fleet_core::update::{Cause, Entry, Fault, Outcome, Phase, Step};
 use fleet_sqlite::{OpenOptions, SqliteStore};
@@ -80,8 +80,14 @@ fn settings() -> FleetSettings {
     }
 }
 
-/// One of everything that schema 1 can hold.
+/// One of everything that the newest schema can hold.
 async fn fill(store: &SqliteStore) {
+    fill_schema_1(store).await;
+    let (plan, state) = rollout(1, 3);
+    store.create(&plan, &state, vec![]).await.unwrap();
+}
+
+async fn fill_schema_1(store: &SqliteStore) {
     store
         .open(&new_update(1, &["a", "b"]), vec![event(1)])
         .await
@@ -108,8 +114,26 @@ async fn fill(store: &SqliteStore) {
     store.found(vec![found]).await.unwrap();
 }
 
-async fn check(store: &SqliteStore) {
-    let closed = store.load(&update_id(1)).await.unwrap().unwrap();
+/// What a store of this schema version held is there.
+async fn check(store: &SqliteStore, version: u32) {
+    check_schema_1(store).await;
+    let rollouts = RolloutStore::list(store, 9).await.unwrap();
+    if version < 2 {
+        assert_eq!(rollouts, []);
+    } else {
+        let (plan, state) = rollout(1, 3);
+        let generation = 1;
+        let expected = StoredRollout {
+            plan,
+            state,
+            generation,
+        };
+        assert_eq!(rollouts, [expected]);
+    }
+}
+
+async fn check_schema_1(store: &SqliteStore) {
+    let closed = Journal::load(store, &update_id(1)).await.unwrap().unwrap();
     assert_eq!(closed.plan, new_update(1, &["a", "b"]).plan);
     assert_eq!(closed.entries, entries());
     assert_eq!(closed.outcome, Some(Outcome::RolledBack));
@@ -136,9 +160,9 @@ async fn every_schema_opens_and_keeps_what_is_in_it() {
     let fresh = folder.path().join("fresh.db");
     let store = SqliteStore::open(&fresh, OpenOptions::default()).unwrap();
     fill(&store).await;
-    check(&store).await;
-    store.close().await.unwrap();
     let latest = version(&fresh);
+    check(&store, latest).await;
+    store.close().await.unwrap();
     if std::env::var("FLEET_GOLDEN").is_ok_and(|value| value == "write") {
         fs::create_dir_all(golden()).unwrap();
         fs::copy(&fresh, golden().join(format!("v{latest}.db"))).unwrap();
@@ -154,7 +178,7 @@ async fn every_schema_opens_and_keeps_what_is_in_it() {
         fs::copy(&kept, &path).unwrap();
         assert_eq!(version(&path), old);
         let store = SqliteStore::open(&path, OpenOptions::default()).unwrap();
-        check(&store).await;
+        check(&store, old).await;
         assert_eq!(store.check().await.unwrap(), [""; 0]);
         store.close().await.unwrap();
         assert_eq!(version(&path), latest);

@@ -5,6 +5,11 @@ use crate::ids::{
 };
 use crate::image::{Digest, ImageRef};
 use crate::model::{HealthSpec, Release, SnapshotChoice};
+use crate::plan::rollout::RolloutState;
+use crate::plan::strategy::{FailureBudget, StrategySpec, WaveGate};
+use crate::plan::{
+    Asked, Limits, PlannedInstance, PlannedWave, Request, RolloutKind, RolloutPlan, ScheduleSpec,
+};
 use crate::ports::{Availability, Deployed, JournalWrite, NewUpdate, Quarantined};
 use crate::record::{EventKind, NewEvent};
 use crate::time::Timestamp;
@@ -179,4 +184,75 @@ pub fn available(n: u8, name: &str, digest: Option<Digest>) -> Availability {
         first_seen: at(n),
         checked_at: at(n),
     }
+}
+
+/// A rollout's id.
+#[must_use]
+pub fn rollout_id(n: u8) -> RolloutId {
+    RolloutId::new(at(n), [n; 10])
+}
+
+/// A rollout over so many instances, in two waves, and its first state.
+///
+/// # Panics
+/// Never: the names are fixed ones.
+#[must_use]
+pub fn rollout(n: u8, total: u32) -> (RolloutPlan, RolloutState) {
+    let member = |place: u32| PlannedInstance {
+        instance: instance(&format!("i{place}")),
+        tenant: 0,
+        from: (place % 2 == 0).then_some(0),
+        to: 1,
+        schedule: 0,
+        estimate_secs: 60,
+        health_timeout_ms: 120_000,
+        cohort: 0,
+        priority: -1,
+        failed_before: false,
+        unhealthy_before: place == 1,
+        own: false,
+    };
+    let plan = RolloutPlan {
+        schema: RolloutPlan::SCHEMA,
+        kind: RolloutKind::Forward,
+        request: Request {
+            id: rollout_id(n),
+            parent: None,
+            attempt: 1,
+            actor: "ann".to_owned(),
+            asked: Asked::ByOperator {
+                tenants: vec![tenant("acme")],
+            },
+            target: image().pinned(digest(n)),
+            released_at: Some(at(n)),
+            strategy: StrategySpec::default(),
+            limits: Limits::default(),
+            override_window: false,
+            retry_quarantined: false,
+            needs_approval: false,
+        },
+        planned_at: at(n),
+        budget: FailureBudget::new(None, total),
+        tenants: vec![tenant("acme")],
+        digests: vec![digest(0), digest(n)],
+        schedules: vec![ScheduleSpec::Windows {
+            windows: vec!["Sun 02:00-05:00".to_owned()],
+        }],
+        members: (0..total).map(member).collect(),
+        waves: vec![
+            PlannedWave {
+                end: 1,
+                gate: WaveGate::Open,
+            },
+            PlannedWave {
+                end: total,
+                gate: WaveGate::Pause {
+                    duration: std::time::Duration::from_secs(300),
+                },
+            },
+        ],
+        held: Vec::new(),
+    };
+    let state = RolloutState::new(&plan);
+    (plan, state)
 }

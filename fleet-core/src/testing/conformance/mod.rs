@@ -10,8 +10,10 @@ mod configs;
 mod events;
 mod journal;
 mod journal_rows;
+mod rollouts;
 
 pub use availability::availability;
 pub use configs::{configs, settings};
 pub use events::events;
 pub use journal::journal;
+pub use rollouts::rollouts;
