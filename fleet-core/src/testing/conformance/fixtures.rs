@@ -201,7 +201,7 @@ pub fn rollout(n: u8, total: u32) -> (RolloutPlan, RolloutState) {
     let member = |place: u32| PlannedInstance {
         instance: instance(&format!("i{place}")),
         tenant: 0,
-        from: (place % 2 == 0).then_some(0),
+        from: place.is_multiple_of(2).then_some(0),
         to: 1,
         schedule: 0,
         estimate_secs: 60,
