@@ -122,7 +122,7 @@ impl ContainerRuntime for FakeEngine {
                 return Err(PortError::new(op, PortErrorKind::Conflict, text));
             }
             if machine.volumes.remove(name).is_some() {
-                machine.facts.push(Fact::VolumeRemoved(name.clone()));
+                machine.fact(Fact::VolumeRemoved(name.clone()));
             }
             Ok(())
         })
@@ -131,24 +131,18 @@ impl ContainerRuntime for FakeEngine {
 
     async fn create(&self, request: &CreateRequest) -> Result<Created, PortError> {
         let op = "create the container";
-        let made = |machine: &mut Machine, result: Result<Created, PortError>| {
-            if let Ok(created) = &result {
-                machine.facts.push(Fact::Created(created.id.clone()));
-            }
-            result
-        };
         match request {
             CreateRequest::Restore(restore) => {
                 self.call(op, &restore.name, |machine| {
                     let result = machine.make_again(restore);
-                    made(machine, result)
+                    machine.made(result)
                 })
                 .await
             }
             CreateRequest::Guard(guard) => {
                 self.call(op, &guard.name, |machine| {
                     let result = machine.make_guard(guard);
-                    made(machine, result)
+                    machine.made(result)
                 })
                 .await
             }
@@ -162,7 +156,7 @@ impl ContainerRuntime for FakeEngine {
                 let result = self
                     .call(op, &candidate.name, |machine| {
                         let result = machine.make_candidate(candidate);
-                        made(machine, result)
+                        machine.made(result)
                     })
                     .await;
                 self.call("put the tag back", &candidate.image, |machine| {
@@ -186,7 +180,7 @@ impl ContainerRuntime for FakeEngine {
                 return Err(PortError::new(op, PortErrorKind::Conflict, text));
             }
             name.clone_into(&mut machine.ctr_mut(id)?.name);
-            machine.facts.push(Fact::Renamed(id.clone()));
+            machine.fact(Fact::Renamed(id.clone()));
             machine.announce(machine.index(id), EngineEventKind::Rename);
             Ok(())
         })
@@ -234,7 +228,7 @@ impl ContainerRuntime for FakeEngine {
         let op = "stop the container";
         let due = self
             .call(op, id.short(), |machine| {
-                machine.facts.push(Fact::StopAsked(id.clone()));
+                machine.fact(Fact::StopAsked(id.clone()));
                 machine.stop(id, grace)
             })
             .await?;
@@ -272,7 +266,7 @@ impl ContainerRuntime for FakeEngine {
             }
             machine.announce(machine.index(id), EngineEventKind::Destroy);
             machine.drop_container(id);
-            machine.facts.push(Fact::Removed(id.clone()));
+            machine.fact(Fact::Removed(id.clone()));
             Ok(())
         })
         .await

@@ -11,7 +11,7 @@ use super::clock::ManualClock;
 use super::engine::FakeEngine;
 use super::faults::{Fault, FaultPlan};
 use super::health::FakeProbe;
-use super::machine::{Engine, Fact, Machine, Move};
+use super::machine::{Engine, Fact, Hand, Machine, Move};
 use super::registry::FakeRegistry;
 use super::snapshots::FakeSnapshots;
 use super::trace::Trace;
@@ -150,9 +150,9 @@ impl FakeHost {
         self.machine().trace.clone()
     }
 
-    /// Takes the facts since the last time.
+    /// Takes the facts since the last time, each with the number of the call in which it happened.
     #[must_use]
-    pub fn take_facts(&self) -> Vec<Fact> {
+    pub fn take_facts(&self) -> Vec<(u64, Fact)> {
         std::mem::take(&mut self.machine().facts)
     }
 
@@ -208,6 +208,7 @@ impl FakeHost {
     fn before(&self, op: &'static str) -> Option<Fault> {
         let mut machine = self.settled();
         machine.calls += 1;
+        machine.steps += 1;
         let call = machine.calls;
         for what in machine.plan.moves.remove(&call).unwrap_or_default() {
             self.moved(&mut machine, what);
@@ -231,7 +232,10 @@ impl FakeHost {
                 "the engine is away",
             ))
         } else {
-            effect(&mut machine)
+            machine.hand = Hand::Fleet;
+            let result = effect(&mut machine);
+            machine.hand = Hand::Engine;
+            result
         };
         let (now, wall) = (machine.now, machine.wall);
         machine.settle(now, wall);

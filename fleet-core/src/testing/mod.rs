@@ -23,29 +23,37 @@
 pub mod conformance;
 
 mod builders;
+mod checkers;
 mod clock;
 mod engine;
 mod faults;
 mod health;
 mod host;
+mod journal;
 mod machine;
 mod memory;
 mod registry;
 mod rng;
 mod snapshots;
+mod swarm;
 mod trace;
 mod workload;
+mod world;
 
 pub use builders::{ImageBuilder, InstanceBuilder, image, instance};
+pub use checkers::Violation;
 pub use clock::ManualClock;
 pub use engine::FakeEngine;
 pub use faults::{Fault, FaultPlan, FaultRates};
 pub use health::FakeProbe;
 pub use host::{FakeCrashPoints, FakeHost};
-pub use machine::{Fact, ForeignMove, Move};
+pub use journal::FakeJournal;
+pub use machine::{Fact, ForeignMove, Hand, Move};
 pub use memory::{MemoryStore, WriteFault};
 pub use registry::FakeRegistry;
 pub use rng::{FakeEntropy, SeedRng};
 pub use snapshots::FakeSnapshots;
+pub use swarm::{Failure, tell};
 pub use trace::Trace;
 pub use workload::{Boot, Files, Migration, ROWS, SCHEMA, StopManner, Wellness, Workload};
+pub use world::{Ending, GateKind, Life, Scenario, World};

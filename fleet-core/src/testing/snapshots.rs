@@ -126,7 +126,7 @@ impl SnapshotStore for FakeSnapshots {
             };
             machine.snapshots.insert(request.id, snapshot);
             let taken = Fact::SnapshotTaken(request.id, writers);
-            machine.facts.push(taken);
+            machine.fact(taken);
             Ok(info)
         })
         .await
@@ -187,7 +187,7 @@ impl SnapshotStore for FakeSnapshots {
             self.call("empty the volume", id, |machine| {
                 let users = machine.users_of(&source.name, false);
                 let touched = Fact::Restoring(source.name.clone(), users);
-                machine.facts.push(touched);
+                machine.fact(touched);
                 fill(machine, op, &source.name, Files::new())
             })
             .await?;
@@ -199,7 +199,7 @@ impl SnapshotStore for FakeSnapshots {
             .await?;
             self.call(op, id, |machine| {
                 fill(machine, op, &source.name, files.clone())?;
-                machine.facts.push(Fact::Restored(source.name.clone()));
+                machine.fact(Fact::Restored(source.name.clone()));
                 Ok(())
             })
             .await?;
@@ -210,7 +210,7 @@ impl SnapshotStore for FakeSnapshots {
     async fn delete(&self, id: &SnapshotId) -> Result<(), PortError> {
         self.call("delete the snapshot", id, |machine| {
             if machine.snapshots.remove(id).is_some() {
-                machine.facts.push(Fact::SnapshotDeleted(*id));
+                machine.fact(Fact::SnapshotDeleted(*id));
             }
             Ok(())
         })

@@ -141,7 +141,7 @@ impl Machine {
         ctr.started_at = Some(self.wall);
         ctr.stopped_by_hand = false;
         let id = ctr.id.clone();
-        self.facts.push(Fact::Started(id));
+        self.fact(Fact::Started(id, self.hand));
         self.announce(index, EngineEventKind::Start);
         self.write(index, true);
     }
@@ -151,10 +151,12 @@ impl Machine {
         let (now, wall) = (self.now, self.wall);
         let ctr = &mut self.containers[index];
         let known = ctr.process.take().is_some_and(|process| !process.orphan);
-        self.facts.push(Fact::Ended(ctr.id.clone()));
+        let ended = Fact::Ended(ctr.id.clone());
+        self.fact(ended);
         if !known {
             return;
         }
+        let ctr = &mut self.containers[index];
         ctr.exit_code = Some(code);
         ctr.finished_at = Some(wall);
         ctr.state = RunState::Exited;

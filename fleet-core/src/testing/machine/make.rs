@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::super::workload::Files;
-use super::{Ctr, CtrMount, Machine, Vol};
+use super::{Ctr, CtrMount, Fact, Machine, Vol};
 use crate::ids::{ContainerId, ImageId, VolumeName};
 use crate::model::{FrozenSpec, MountKind, RestartPolicy, RunState, labels};
 use crate::ports::{
@@ -85,6 +85,24 @@ impl Machine {
         let created = self.make(draft)?;
         self.start(&created.id)?;
         Ok(created)
+    }
+
+    /// Remembers that fleet made a container, if it did.
+    pub(in super::super) fn made(
+        &mut self,
+        result: Result<Created, PortError>,
+    ) -> Result<Created, PortError> {
+        if let Ok(created) = &result
+            && let Some(ctr) = self.ctr(&created.id)
+        {
+            let fact = Fact::Created {
+                id: ctr.id.clone(),
+                image: ctr.image_id.clone(),
+                guard: ctr.guard,
+            };
+            self.fact(fact);
+        }
+        result
     }
 
     fn make(&mut self, draft: Draft) -> Result<Created, PortError> {

