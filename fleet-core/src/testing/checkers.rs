@@ -366,6 +366,11 @@ impl Checker {
 
     /// The old container was never stopped.
     fn untouched(&self, host: &FakeHost) -> Checked {
+        // A container that is down without fleet's doing is anybody's to prune.
+        if self.pruned && (self.engine_moved || !self.was_running) && host.container(NAME).is_none()
+        {
+            return Ok(());
+        }
         let holder = self.holder(host, "I5")?;
         ensure(
             holder.id == self.before.id || self.pruned && !self.was_running,
