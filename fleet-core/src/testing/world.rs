@@ -15,6 +15,7 @@ use super::journal::FakeJournal;
 use super::memory::MemoryStore;
 use super::rng::{FakeEntropy, SeedRng};
 use super::workload::{Files, Migration, Wellness, Workload};
+use crate::engine::{Fleet, FleetOptions, FleetPorts, RecoveryOutcome};
 use crate::ids::{InstanceId, InstanceName, SnapshotId, TenantId, UpdateId};
 use crate::model::{HealthSpec, HttpCheck, RestartPolicy, SnapshotChoice};
 use crate::ports::{NewUpdate, NoProgress, UpdatePorts};
@@ -319,8 +320,16 @@ impl World {
     /// # Errors
     /// An invariant does not hold.
     pub fn recover(&mut self, faults: FaultPlan) -> Result<Life, Violation> {
-        let ports = self.ports.clone();
-        self.live(faults, async move { recovery::recover(&ports).await })
+        let fleet = Fleet::new(self.fleet_ports(), FleetOptions::default());
+        self.live(faults, async move {
+            let recovered = fleet.recover(&NoProgress, &|_, _| {}).await;
+            let recovered = recovered.map_err(|error| error.to_string())?;
+            let open = recovered.into_iter().find_map(|one| match one.outcome {
+                RecoveryOutcome::Open(error) => Some(error.to_string()),
+                RecoveryOutcome::Ended(_) => None,
+            });
+            open.map_or(Ok(()), Err)
+        })
     }
 
     /// Faults stop and fleet comes back until the update is over or frozen; then everything is checked.
@@ -350,6 +359,18 @@ impl World {
             lives: self.lives,
             trace: self.host.trace().hash(),
         })
+    }
+
+    fn fleet_ports(&self) -> FleetPorts {
+        let store = Arc::new(self.store.clone());
+        FleetPorts {
+            update: self.ports.clone(),
+            releases: Arc::new(self.host.registry()),
+            events: store.clone(),
+            configs: store.clone(),
+            settings: store.clone(),
+            availability: store,
+        }
     }
 
     /// Whether the update is open and not frozen.
@@ -451,91 +472,5 @@ fn plan(
             discard_writable_layer: false,
         }],
         keep_snapshots: 2,
-    }
-}
-
-mod recovery {
-    //! What a new process does first.
-
-    use crate::ports::{JournalWrite, Names, NoProgress, PortError, UpdatePorts};
-    use crate::update::{
-        Decision, Entry, Executor, MemberObservation, Observation, Phase, UpdateState, decide,
-    };
-
-    pub(super) async fn recover(ports: &UpdatePorts) -> Result<(), String> {
-        let open = ports.journal.load_open().await;
-        for stored in open.map_err(|error| error.to_string())? {
-            let mut state = UpdateState::replay(stored.plan, &stored.entries);
-            let seen = observe(ports, &state)
-                .await
-                .map_err(|error| error.to_string())?;
-            let verdict = decide(&state, &seen);
-            let (phase, outcome) = match verdict.decision {
-                Decision::Leave => continue,
-                Decision::Continue => (recovered(&verdict.found, None), None),
-                Decision::TurnBack(cause) => (recovered(&verdict.found, Some(cause)), None),
-                Decision::Freeze(outcome) => {
-                    let reason = verdict.found;
-                    (Phase::Ended { outcome, reason }, Some(outcome))
-                }
-            };
-            let entry = Entry {
-                at: ports.clock.now(),
-                member: 0,
-                phase,
-            };
-            let write = JournalWrite {
-                entries: vec![entry.clone()],
-                expected_rows: state.rows,
-                outcome,
-                ..JournalWrite::default()
-            };
-            ports
-                .journal
-                .append(&state.plan.id, write)
-                .await
-                .map_err(|error| error.to_string())?;
-            state.apply(&entry);
-            Executor::new(ports, &NoProgress)
-                .run(state)
-                .await
-                .map_err(|error| error.to_string())?;
-        }
-        Ok(())
-    }
-
-    fn recovered(found: &str, cause: Option<crate::update::Cause>) -> Phase {
-        Phase::Recovered {
-            forward: cause.is_none(),
-            reason: found.to_owned(),
-            cause,
-        }
-    }
-
-    async fn observe(ports: &UpdatePorts, state: &UpdateState) -> Result<Observation, PortError> {
-        let mut members = Vec::new();
-        for (index, plan) in state.plan.members.iter().enumerate() {
-            let name = Names::candidate(&plan.instance.name, &state.plan.id);
-            let new = match &state.members[index].facts.candidate {
-                Some(id) => ports.runtime.inspect(id).await?,
-                None => ports.runtime.find(&name).await?,
-            };
-            let holder = ports.runtime.find(plan.instance.name.as_str()).await?;
-            let orphan = match &new {
-                Some(new) if !new.is_up() => ports.runtime.orphan(&new.id).await?,
-                _ => None,
-            };
-            members.push(MemberObservation {
-                old: ports.runtime.inspect(state.old_id(index)).await?,
-                new,
-                holder: holder.map(|holder| holder.id),
-                orphan,
-            });
-        }
-        Ok(Observation {
-            members,
-            now: ports.clock.now(),
-            boot_id: ports.clock.boot_id(),
-        })
     }
 }

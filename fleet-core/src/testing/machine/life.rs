@@ -115,7 +115,7 @@ impl Machine {
     pub(in super::super) fn drop_container(&mut self, id: &ContainerId) {
         if let Some(index) = self.containers.iter().position(|ctr| &ctr.id == id) {
             let ctr = self.containers.remove(index);
-            if ctr.process.is_some() {
+            if ctr.process.as_ref().is_some_and(|process| process.orphan) {
                 self.left_behind.push(ctr);
             }
         }
