@@ -256,7 +256,8 @@ impl FleetUpdater {
         for managed in survey.managed() {
             let instance = managed.id()?;
             instances.push(InstanceView {
-                down: !is_well(managed) || known.states.contains_key(&instance),
+                healthy: is_well(managed),
+                state: known.states.get(&instance).copied().unwrap_or_default(),
                 tenant: managed.settings.tenant.clone(),
                 instance,
             });

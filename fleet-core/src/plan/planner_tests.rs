@@ -169,7 +169,7 @@ fn each_reason_is_given() {
     World::one(|it| it.current = None).check("in");
     World::one(|it| it.pin = Some("1".to_owned())).check("pinned to 1");
     World::one(|it| it.pin = Some("2".to_owned())).check("in");
-    World::one(|it| it.state = InstanceState::Updating).check("updating");
+    World::one(|it| it.state = InstanceState::Updating).check("in");
     World::one(|it| it.state = InstanceState::NeedsOperator).check("needs_operator");
     World::one(|it| it.state = InstanceState::Diverged).check("diverged");
     World::one(|it| it.quarantined = true).check("quarantined");
@@ -213,6 +213,9 @@ fn a_person_who_names_an_instance_or_a_tenant_beats_the_mode_but_not_a_pause() {
     World::one(|it| it.mode = Some(LabelMode::Manual))
         .with(named)
         .check("in");
+    World::one(|it| it.state = InstanceState::Updating)
+        .with(named)
+        .check("updating");
     World::one(|it| it.mode = Some(LabelMode::Manual))
         .with(of_acme)
         .check("in");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::rollout_plan::{PlannedInstance, RolloutKind, RolloutPlan};
 use super::strategy::WaveGate;
 use super::waits;
-use super::window::Freeze;
+use super::window::{Freeze, Schedule};
 use crate::time::Timestamp;
 
 /// Openings that are shown for each schedule.
@@ -158,9 +158,15 @@ fn wait_of(
     )
 }
 
-/// Each wave in turn, its members as many at a time as may, the slowest estimate for all; none if a person or a window
-/// that does not open stands in between.
+/// Each wave in turn, its members as many at a time as may, the slowest estimate for all of them; none if a person or a
+/// window that does not open stands in between.
 fn earliest_end(plan: &RolloutPlan, freezes: &[Freeze], now: Timestamp) -> Option<Timestamp> {
+    let schedules: Vec<Schedule> = plan
+        .schedules
+        .iter()
+        .map(|schedule| schedule.schedule().ok())
+        .collect::<Option<_>>()?;
+    let at_a_time = plan.request.limits.max_concurrent.max(1) as usize;
     let mut at = now;
     for wave in 0..u32::try_from(plan.waves.len()).ok()? {
         match plan.waves[wave as usize].gate {
@@ -168,21 +174,17 @@ fn earliest_end(plan: &RolloutPlan, freezes: &[Freeze], now: Timestamp) -> Optio
             WaveGate::Pause { duration } => at = at.saturating_add(duration),
             WaveGate::Person => return None,
         }
-        let members = &plan.members[plan.wave_range(wave)];
-        for member in members {
-            if let Some(held) = wait_of(plan, member, freezes, at) {
-                at = held.ends_at()?.max(at);
+        for together in plan.members[plan.wave_range(wave)].chunks(at_a_time) {
+            let slowest = together.iter().map(|member| member.estimate_secs).max();
+            let slowest = Duration::from_secs(slowest.unwrap_or(0).into());
+            for member in together {
+                let schedule = &schedules[member.schedule as usize];
+                if let Some(held) = waits(schedule, slowest, freezes, at) {
+                    at = held.ends_at()?.max(at);
+                }
             }
+            at = at.saturating_add(slowest);
         }
-        let slowest = members
-            .iter()
-            .map(|member| member.estimate_secs)
-            .max()
-            .unwrap_or(0);
-        let rounds = u32::try_from(members.len())
-            .ok()?
-            .div_ceil(plan.request.limits.max_concurrent.max(1));
-        at = at.saturating_add(Duration::from_secs(u64::from(slowest) * u64::from(rounds)));
     }
     Some(at)
 }

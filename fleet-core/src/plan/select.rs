@@ -135,13 +135,15 @@ fn reason_of_state(input: &PlanInput<'_>, candidate: &Candidate) -> Option<Held>
             });
         }
     }
+    if candidate.quarantined && !request.retry_quarantined {
+        return Some(Held::Quarantined);
+    }
     match candidate.state {
-        InstanceState::Updating => Some(Held::Updating),
+        // A rollout waits for an update that is going on; else the one that it replaces would leave instances behind.
+        InstanceState::Updating if asked_for => Some(Held::Updating),
+        InstanceState::Updating => None,
         InstanceState::NeedsOperator => Some(Held::NeedsOperator),
         InstanceState::Diverged => Some(Held::Diverged),
-        InstanceState::Idle if candidate.quarantined && !request.retry_quarantined => {
-            Some(Held::Quarantined)
-        }
         InstanceState::Idle => None,
     }
 }

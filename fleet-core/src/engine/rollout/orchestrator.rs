@@ -1,14 +1,15 @@
 //! The orchestrator, and the commands that steer a rollout.
 
+use std::collections::HashSet;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
 use super::error::RolloutError;
 use super::facts;
 use super::updater::Updater;
-use crate::ids::{InstanceId, RolloutId};
+use crate::ids::{InstanceId, RolloutId, UpdateId};
 use crate::plan::rollout::{Hold, HoldKind, IllegalTransition, RolloutEvent, next};
 use crate::plan::strategy::StrategyRegistry;
 use crate::ports::{Clock, Entropy, RolloutStore, RolloutStoreError, StoredRollout};
@@ -60,6 +61,7 @@ pub struct Orchestrator {
     pub(super) strategies: StrategyRegistry,
     // state
     pub(super) wake: Notify,
+    pub(super) in_flight: InFlight,
 }
 
 impl fmt::Debug for Orchestrator {
@@ -87,6 +89,7 @@ impl Orchestrator {
             entropy,
             strategies,
             wake: Notify::new(),
+            in_flight: InFlight::default(),
         }
     }
 
@@ -131,6 +134,12 @@ impl Orchestrator {
     /// Makes a running [`Orchestrator::run_due`] look at once, for instance because the fleet's settings changed.
     pub fn wake(&self) {
         self.wake.notify_one();
+    }
+
+    /// Waits until somebody wakes it, at most so long: what a daemon does between two calls of
+    /// [`Orchestrator::run_due`]. Half a minute is a good limit; a hint that gets lost costs no more than that.
+    pub async fn idle(&self, at_most: std::time::Duration) {
+        futures::future::select(self.clock.sleep(at_most), Box::pin(self.wake.notified())).await;
     }
 
     fn event_of(
@@ -193,6 +202,7 @@ impl Orchestrator {
             mut stored,
             facts,
             changed,
+            ..
         } = draft;
         if changed {
             let events = facts::events(&stored.plan, &stored.state, &facts, self.clock.now());
@@ -206,12 +216,46 @@ impl Orchestrator {
     }
 }
 
+/// The updates in flight in this process, whichever call drives them.
+#[derive(Debug, Default)]
+pub(super) struct InFlight(Mutex<HashSet<UpdateId>>);
+
+/// Keeps an update noted as in flight until it is dropped: when its end is recorded, or when the call that drives it is.
+#[derive(Debug)]
+pub(super) struct Noted<'a> {
+    of: &'a InFlight,
+    update: UpdateId,
+}
+
+impl InFlight {
+    pub(super) fn contains(&self, update: &UpdateId) -> bool {
+        self.lock().contains(update)
+    }
+
+    pub(super) fn note(&self, update: UpdateId) -> Noted<'_> {
+        self.lock().insert(update);
+        Noted { of: self, update }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<UpdateId>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Noted<'_> {
+    fn drop(&mut self) {
+        self.of.lock().remove(&self.update);
+    }
+}
+
 /// A rollout with changes that are not written yet.
 #[derive(Debug, Clone)]
 pub(super) struct Draft {
     pub(super) stored: StoredRollout,
     facts: Vec<crate::plan::rollout::Fact>,
     pub(super) changed: bool,
+    /// Another rollout was made on its account.
+    pub(super) made_another: bool,
 }
 
 impl Draft {
@@ -220,6 +264,7 @@ impl Draft {
             stored,
             facts: Vec::new(),
             changed: false,
+            made_another: false,
         }
     }
 

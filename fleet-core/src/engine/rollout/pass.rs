@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::error::RolloutError;
-use super::orchestrator::{Draft, Orchestrator};
+use super::orchestrator::{Draft, Noted, Orchestrator};
 use super::updater::{FleetView, Happened, UpdateOrder};
 use crate::ids::{InstanceId, RolloutId, UpdateId};
 use crate::plan::rollout::{
@@ -21,16 +21,16 @@ const FLEET: &str = "fleet";
 
 /// What a pass found to do.
 #[derive(Debug, Default)]
-pub(super) struct Pass {
-    /// Updates to begin, in order. Their claims are in the store.
-    pub(super) orders: Vec<(usize, UpdateOrder)>,
+pub(super) struct Pass<'a> {
+    /// Updates to begin, in order: place, order, and the note that it is in flight. Their claims are in the store.
+    pub(super) orders: Vec<(usize, UpdateOrder, Noted<'a>)>,
     /// Whether anything changed, so that another pass may find more.
     pub(super) changed: bool,
 }
 
 impl Orchestrator {
-    /// Looks at every rollout that is not over. `known` are the updates in flight in this process.
-    pub(super) async fn pass(&self, known: &HashSet<UpdateId>) -> Result<Pass, RolloutError> {
+    /// Looks at every rollout that is not over.
+    pub(super) async fn pass(&self) -> Result<Pass<'_>, RolloutError> {
         let active = self.store.active().await?;
         let mut pass = Pass::default();
         if active.is_empty() {
@@ -48,17 +48,16 @@ impl Orchestrator {
         for stored in &active {
             let mut draft = Draft::of(stored.clone());
             let claimed = self
-                .advance(&mut draft, &active, &view, &mut around, known)
+                .advance(&mut draft, &active, &view, &mut around)
                 .await?;
-            let changed = draft.changed;
+            let changed = draft.changed || draft.made_another;
             match self.write(draft).await {
                 Ok(stored) => {
                     pass.changed |= changed;
-                    pass.orders.extend(
-                        claimed
-                            .into_iter()
-                            .map(|place| (place, order(&stored, place))),
-                    );
+                    let orders = claimed
+                        .into_iter()
+                        .filter_map(|(place, noted)| Some((place, order(&stored, place)?, noted)));
+                    pass.orders.extend(orders);
                 }
                 // Somebody else was faster: the next pass sees what they did.
                 Err(RolloutStoreError::Overtaken { .. }) => pass.changed = true,
@@ -75,9 +74,8 @@ impl Orchestrator {
         active: &[StoredRollout],
         view: &FleetView,
         around: &mut Surroundings,
-        known: &HashSet<UpdateId>,
-    ) -> Result<Vec<usize>, RolloutError> {
-        self.reconcile_claims(draft, known).await?;
+    ) -> Result<Vec<(usize, Noted<'_>)>, RolloutError> {
+        self.reconcile_claims(draft).await?;
         self.follow_fleet_pause(draft, view)?;
         self.lift_infra_hold(draft).await?;
         self.make_way(draft, active)?;
@@ -93,16 +91,12 @@ impl Orchestrator {
     }
 
     /// Claims of an earlier process: the journal knows what became of them.
-    async fn reconcile_claims(
-        &self,
-        draft: &mut Draft,
-        known: &HashSet<UpdateId>,
-    ) -> Result<(), RolloutError> {
+    async fn reconcile_claims(&self, draft: &mut Draft) -> Result<(), RolloutError> {
         let claims: Vec<_> = draft
             .stored
             .state
             .claims()
-            .filter(|(_, update)| !known.contains(update))
+            .filter(|(_, update)| !self.in_flight.contains(update))
             .collect();
         for (place, update) in claims {
             let event = match self.updater.happened(&update).await? {
@@ -286,10 +280,14 @@ impl Orchestrator {
             return Ok(());
         };
         match self.store.load(&child).await? {
-            None => self.make_rollback(&draft.stored, child).await,
+            None => {
+                self.make_rollback(&draft.stored, child).await?;
+                draft.made_another = true;
+                Ok(())
+            }
             Some(child) if child.state.phase.is_terminal() => {
-                let complete = child.state.phase == Phase::Completed && child.plan.held.is_empty();
-                Ok(draft.apply(&RolloutEvent::RollbackEnded { complete }, self.clock.now())?)
+                let event = rollback_ended(&draft.stored, &child);
+                Ok(draft.apply(&event, self.clock.now())?)
             }
             Some(_) => Ok(()),
         }
@@ -322,11 +320,13 @@ impl Orchestrator {
         }
     }
 
+    /// Claims what may begin. Noted as in flight before the claim can be read by anybody: whoever reads it then leaves it
+    /// alone.
     fn claim(
         &self,
         draft: &mut Draft,
         around: &mut Surroundings,
-    ) -> Result<Vec<usize>, RolloutError> {
+    ) -> Result<Vec<(usize, Noted<'_>)>, RolloutError> {
         let StoredRollout { plan, state, .. } = &draft.stored;
         let may_start = state.phase == Phase::Running
             && state.wave_phase == WavePhase::Open
@@ -335,12 +335,14 @@ impl Orchestrator {
             return Ok(Vec::new());
         }
         let now = self.clock.now();
-        let admission = admit(plan, state, around, now);
-        for &place in &admission.start {
+        let mut claimed = Vec::new();
+        for place in admit(plan, state, around, now).start {
             let update = UpdateId::new(now, self.entropy.bytes());
+            let noted = self.in_flight.note(update);
             draft.apply(&RolloutEvent::Claimed { place, update }, now)?;
+            claimed.push((place, noted));
         }
-        Ok(admission.start)
+        Ok(claimed)
     }
 
     fn look(&self, draft: &mut Draft) -> Result<(), RolloutError> {
@@ -378,6 +380,26 @@ impl Orchestrator {
             end,
             follow,
         })
+    }
+}
+
+/// What the end of a rollback means for the rollout that it took back.
+fn rollback_ended(parent: &StoredRollout, child: &StoredRollout) -> RolloutEvent {
+    let went_back: HashSet<&InstanceId> = child
+        .plan
+        .members
+        .iter()
+        .zip(&child.state.members)
+        .filter(|(_, state)| state.ending().is_some_and(Ending::is_success))
+        .map(|(member, _)| &member.instance)
+        .collect();
+    let members = parent.plan.members.iter().enumerate();
+    RolloutEvent::RollbackEnded {
+        complete: child.state.phase == Phase::Completed && child.plan.held.is_empty(),
+        taken_back: members
+            .filter(|(_, member)| went_back.contains(&member.instance))
+            .map(|(place, _)| place)
+            .collect(),
     }
 }
 
@@ -419,16 +441,19 @@ pub(super) fn conflict(stored: &StoredRollout, active: &[StoredRollout]) -> Opti
         .map(|other| other.plan.id())
 }
 
-fn order(stored: &StoredRollout, place: usize) -> UpdateOrder {
+/// The order for a member that was just claimed.
+fn order(stored: &StoredRollout, place: usize) -> Option<UpdateOrder> {
     let StoredRollout { plan, state, .. } = stored;
     let member = &plan.members[place];
-    let (id, attempt) = match state.members[place] {
-        MemberState::Claimed {
-            update, attempt, ..
-        } => (update, attempt),
-        _ => unreachable!("an order is made of a member that was just claimed"),
+    let MemberState::Claimed {
+        update: id,
+        attempt,
+        ..
+    } = state.members[place]
+    else {
+        return None;
     };
-    UpdateOrder {
+    Some(UpdateOrder {
         id,
         rollout: plan.id(),
         kind: plan.kind,
@@ -444,5 +469,5 @@ fn order(stored: &StoredRollout, place: usize) -> UpdateOrder {
         attempt,
         retry_quarantined: plan.request.retry_quarantined || plan.kind == RolloutKind::Rollback,
         override_window: plan.request.override_window,
-    }
+    })
 }

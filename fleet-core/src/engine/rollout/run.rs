@@ -1,13 +1,13 @@
 //! Passes and updates, interleaved, until nothing is due.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, Either, select};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 
 use super::error::RolloutError;
-use super::orchestrator::Orchestrator;
+use super::orchestrator::{Noted, Orchestrator};
 use super::pass::conflict;
 use super::updater::UpdateOrder;
 use crate::ids::{RolloutId, UpdateId};
@@ -65,11 +65,11 @@ impl Orchestrator {
     /// Store or fleet failed. Updates in flight are dropped then; their journal tells the next call.
     pub async fn run_due(&self) -> Result<(), RolloutError> {
         let mut in_flight: FuturesUnordered<BoxFuture<'static, Done>> = FuturesUnordered::new();
-        let mut known: HashSet<UpdateId> = HashSet::new();
+        let mut noted: HashMap<UpdateId, Noted<'_>> = HashMap::new();
         loop {
-            let pass = self.pass(&known).await?;
-            for (place, order) in pass.orders {
-                known.insert(order.id);
+            let pass = self.pass().await?;
+            for (place, order, note) in pass.orders {
+                noted.insert(order.id, note);
                 in_flight.push(self.begin_update(place, order));
             }
             if in_flight.is_empty() {
@@ -82,7 +82,7 @@ impl Orchestrator {
             let look_again = select(timer, Box::pin(self.wake.notified()));
             if let Either::Left((Some(done), _)) = select(in_flight.next(), look_again).await {
                 self.record(&done).await?;
-                known.remove(&done.update);
+                noted.remove(&done.update);
             }
         }
     }
@@ -131,6 +131,10 @@ impl Orchestrator {
                 return Box::pin(self.outlook(&child)).await;
             }
             _ => {}
+        }
+        if state.claims().next().is_some() {
+            // Another call drives it.
+            return Ok(Outlook::Soon(self.clock.now().saturating_add(LOOK_EVERY)));
         }
         if let Some(other) = conflict(stored, &self.store.active().await?) {
             return Ok(not_now(

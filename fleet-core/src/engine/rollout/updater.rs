@@ -10,7 +10,7 @@ use crate::image::PinnedImage;
 use crate::model::{FleetSettings, UpdateConfig};
 use crate::plan::rollout::{Ending, Surroundings, UpdateEnd};
 use crate::plan::strategy::FailureKind;
-use crate::plan::{Asked, Candidate, PlannerSettings, RolloutKind};
+use crate::plan::{Asked, Candidate, Held, InstanceState, PlannerSettings, RolloutKind};
 use crate::time::Timestamp;
 use crate::update::{Fault, Outcome};
 
@@ -73,8 +73,10 @@ pub struct InstanceView {
     pub instance: InstanceId,
     /// Its tenant.
     pub tenant: TenantId,
-    /// It is not well, is being updated, or waits for a person.
-    pub down: bool,
+    /// Whether it is well.
+    pub healthy: bool,
+    /// What is known of its updates.
+    pub state: InstanceState,
 }
 
 /// The fleet at one moment.
@@ -97,7 +99,17 @@ impl FleetView {
             ..Surroundings::default()
         };
         for view in &self.instances {
-            around.add(&view.instance, &view.tenant, view.down);
+            let busy = match view.state {
+                InstanceState::Idle => None,
+                InstanceState::Updating => Some(Held::Updating),
+                InstanceState::NeedsOperator => Some(Held::NeedsOperator),
+                InstanceState::Diverged => Some(Held::Diverged),
+            };
+            let down = !view.healthy || busy.is_some();
+            around.add(&view.instance, &view.tenant, down);
+            if let Some(held) = busy {
+                around.busy.insert(view.instance.clone(), held);
+            }
         }
         around
     }

@@ -23,6 +23,8 @@ pub struct Surroundings {
     pub hosts: BTreeMap<HostId, Load>,
     /// Instances that are down or about to be: not well, being updated by whatever rollout, waiting for a person.
     pub down: BTreeSet<InstanceId>,
+    /// Instances on which no update can begin now, and why: one is going on, or a person is asked.
+    pub busy: BTreeMap<InstanceId, Held>,
 }
 
 /// Instances of one tenant or host.
@@ -58,8 +60,9 @@ impl Surroundings {
         }
     }
 
-    /// Notes that an instance is about to go down.
+    /// Notes that an update of an instance is going on, or is about to begin.
     pub fn take_down(&mut self, instance: &InstanceId, tenant: &TenantId) {
+        self.busy.entry(instance.clone()).or_insert(Held::Updating);
         if self.down.insert(instance.clone()) {
             self.tenants.entry(tenant.clone()).or_default().down += 1;
             self.hosts.entry(instance.host.clone()).or_default().down += 1;
@@ -127,6 +130,7 @@ pub fn admit(
             .filter(|until| now < *until)
             .map(|until| Held::Deferred { until })
             .or_else(|| reason_of_time(plan, member, schedule.as_ref(), around, now))
+            .or_else(|| around.busy.get(&member.instance).cloned())
             .or_else(|| rooms.reason_full(member))
             .or_else(|| reason_of_disruption(plan, member, around));
         match held {

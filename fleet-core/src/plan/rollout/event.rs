@@ -98,6 +98,8 @@ pub enum RolloutEvent {
     RollbackEnded {
         /// Whether everything went back.
         complete: bool,
+        /// The members that went back.
+        taken_back: Vec<usize>,
     },
     /// Time passed.
     Looked {

@@ -90,7 +90,10 @@ impl Step<'_> {
                     "one that is aborting with a rollback and has nothing in flight",
                 )),
             },
-            RolloutEvent::RollbackEnded { complete } => self.rollback_ended(event, *complete),
+            RolloutEvent::RollbackEnded {
+                complete,
+                taken_back,
+            } => self.rollback_ended(event, *complete, taken_back),
             RolloutEvent::Looked { working } => self.looked(event, *working),
         }
     }
@@ -475,10 +478,32 @@ impl Step<'_> {
         Ok(())
     }
 
-    fn rollback_ended(&mut self, event: &RolloutEvent, complete: bool) -> Applied {
+    fn rollback_ended(
+        &mut self,
+        event: &RolloutEvent,
+        complete: bool,
+        taken_back: &[usize],
+    ) -> Applied {
         let Phase::RollingBack { child } = self.state.phase else {
             return Err(self.illegal(event, "rolling_back"));
         };
+        for &place in taken_back {
+            if let Some(
+                member @ MemberState::Ended {
+                    how: Ending::Committed,
+                    ..
+                },
+            ) = self.state.members.get_mut(place)
+            {
+                let why = Some(format!("taken back by {child}"));
+                *member = MemberState::Ended {
+                    how: Ending::RolledBack,
+                    counts: false,
+                    attempts: 1,
+                    why,
+                };
+            }
+        }
         self.state.phase = if complete {
             Phase::RolledBack { child }
         } else {

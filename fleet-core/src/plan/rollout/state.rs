@@ -327,7 +327,7 @@ impl Tally {
 pub struct WaveState {
     /// Number, from 1.
     pub number: u32,
-    /// `pending`, `soaking`, `open`, `settling`, `passed`, `failed` or `cancelled`.
+    /// `pending`, `soaking`, `open`, `settling`, `passed`, `skipped`, `failed` or `cancelled`.
     pub state: &'static str,
     /// Its members.
     #[serde(flatten)]
@@ -425,6 +425,9 @@ impl RolloutState {
                 | Phase::RollbackIncomplete { .. }
         );
         if wave < self.wave {
+            if tally.other == tally.total {
+                return "skipped";
+            }
             let unsuccessful = tally.committed == 0 && tally.rolled_back + tally.needs_operator > 0;
             if unsuccessful { "failed" } else { "passed" }
         } else if wave == self.wave && self.wave_phase == WavePhase::Open {

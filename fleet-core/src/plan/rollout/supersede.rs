@@ -2,6 +2,7 @@
 //!
 //! Decides about what detection finds. A rollout that a person starts is not asked about: it replaces what is going on.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::hold::HoldKind;
@@ -84,6 +85,26 @@ pub enum Decision {
         /// Why, for people.
         why: &'static str,
     },
+}
+
+impl fmt::Display for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open { replaces: None } => f.write_str("a rollout is opened"),
+            Self::Open {
+                replaces: Some(old),
+            } => write!(f, "a rollout is opened in place of {old}"),
+            Self::Same => f.write_str("nothing new: the release is being rolled out, or was"),
+            Self::KnownBad => {
+                f.write_str("not offered again: a rollout of the release was stopped")
+            }
+            Self::MovedBack => {
+                f.write_str("the channel moved back to an older release: a person must start it")
+            }
+            Self::WaitUntil(at) => write!(f, "waits until {at} for something newer"),
+            Self::WaitFor { rollout, why } => write!(f, "waits for {rollout}: {why}"),
+        }
+    }
 }
 
 /// Decides what a release that detection found means.
