@@ -3,6 +3,7 @@
 //! What the engine gives and what it does not decides the layout: [`DockerEngine`] talks to it, [`recreate`] is the pure
 //! part that turns what was inspected into a create request without losing anything.
 
+pub mod compose;
 mod engine;
 mod error;
 mod guard;

@@ -131,47 +131,41 @@ impl DockerEngine {
         if let Some(found) = self.find_by_name(making.name).await? {
             return self.adopt(making, &plan(None), found).await;
         }
-        let plan = plan(None);
-        let made_volumes = self.make_new_volumes(making.update, &plan).await?;
-        let created = self
-            .with_tag_on(
-                making.image,
-                making.image_id,
-                self.create_call(making, &plan),
-            )
+        let calming = self
+            .calming(&spec, &making.frozen.container.image_id, making.image)
             .await;
-        let finished = match created {
-            Ok((id, warnings)) => self
-                .finish(&plan, making, &id)
-                .await
-                .map(|()| (id, warnings)),
+        let made_volumes = self.make_new_volumes(making.update, &plan(None)).await?;
+        let creating = async {
+            let (hash, warning) = self.new_hash(&calming).await;
+            let plan = plan(hash.as_deref());
+            let body = Value::Object(plan.body.clone());
+            let (id, mut warnings) = self.create_raw(making.name, &body).await?;
+            warnings.extend(warning);
+            Ok((id, warnings, plan))
+        };
+        let made = match self
+            .with_tag_on(making.image, making.image_id, creating)
+            .await
+        {
+            Ok((id, warnings, plan)) => {
+                let finished = self.finish(&plan, making, &id).await;
+                finished.map(|()| created(id, warnings, plan))
+            }
             Err(error) => Err(error),
         };
-        match finished {
-            Ok((id, mut warnings)) => {
-                warnings.extend(plan.unknown.iter().map(|field| {
-                    format!("the engine's setting {field} is not known to fleet and was carried over as it is")
-                }));
-                Ok(Created {
-                    id,
-                    warnings,
-                    new_volumes: plan
-                        .new_volumes
-                        .into_iter()
-                        .map(|volume| volume.name)
-                        .collect(),
-                })
-            }
-            // Where the outcome is not known the container may exist and use them.
-            Err(error) if error.outcome_unknown() => Err(error),
-            Err(error) => {
-                for name in made_volumes {
-                    // The error that matters is the first one; a volume left behind carries the update's label.
-                    if let Err(left) = self.remove_own_volume(&name).await {
-                        tracing::warn!(volume = %name, error = %left, "a new volume could not be removed");
-                    }
-                }
-                Err(error)
+        // Where the outcome is not known the container may exist and use the volumes.
+        if made.as_ref().is_err_and(|error| !error.outcome_unknown()) {
+            self.give_back(&made_volumes).await;
+        }
+        made
+    }
+
+    /// Removes volumes that were made for a container that could not be. The error that matters is the earlier one; a
+    /// volume left behind carries the update's label.
+    async fn give_back(&self, volumes: &[VolumeName]) {
+        for name in volumes {
+            if let Err(left) = self.remove_own_volume(name).await {
+                tracing::warn!(volume = %name, error = %left, "a new volume could not be removed");
             }
         }
     }
@@ -190,15 +184,6 @@ impl DockerEngine {
             }
         }
         Ok(made)
-    }
-
-    async fn create_call(
-        &self,
-        making: &Making<'_>,
-        plan: &CreatePlan,
-    ) -> Result<(ContainerId, Vec<String>), PortError> {
-        self.create_raw(making.name, &Value::Object(plan.body.clone()))
-            .await
     }
 
     /// The create call itself: id and the engine's warnings.
@@ -309,6 +294,22 @@ impl DockerEngine {
             warnings: Vec::new(),
             new_volumes,
         })
+    }
+}
+
+/// What came out, with what people should know.
+fn created(id: ContainerId, mut warnings: Vec<String>, plan: CreatePlan) -> Created {
+    warnings.extend(plan.unknown.iter().map(|field| {
+        format!("the engine's setting {field} is not known to fleet and was carried over as it is")
+    }));
+    Created {
+        id,
+        warnings,
+        new_volumes: plan
+            .new_volumes
+            .into_iter()
+            .map(|volume| volume.name)
+            .collect(),
     }
 }
 

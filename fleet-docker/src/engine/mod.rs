@@ -3,6 +3,7 @@
 //! Every call has a time limit of its own and every answer is translated at the door; no vendor type leaves this
 //! crate. Calls that change something act by full id and set an absolute state, so that they may be repeated.
 
+mod compose;
 mod container;
 mod create;
 mod endpoint;

@@ -1,5 +1,6 @@
 //! The adapter against a real engine. A missing engine fails these tests; nothing is skipped.
 
+mod compose;
 mod group;
 mod guard;
 mod health;
