@@ -91,6 +91,15 @@ pub struct Availability {
     pub checked_at: Timestamp,
 }
 
+impl Availability {
+    /// Whether there is something to take now: the instance is behind, and nothing holds it. What is held is behind too,
+    /// with a note.
+    #[must_use]
+    pub fn is_offered(&self) -> bool {
+        self.behind == Some(true) && self.note.is_none()
+    }
+}
+
 /// Keeps what `check` found, for `ps` and for the planner.
 #[async_trait]
 pub trait AvailabilityStore: Send + Sync {

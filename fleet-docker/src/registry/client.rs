@@ -1,30 +1,30 @@
 //! The client: caches, single flights, and the port.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use fleet_core::image::{Digest, ImageRef, PinnedImage};
+use fleet_core::image::{Digest, ImageRef};
 use fleet_core::model::{Platform, Release};
 use fleet_core::ports::{PortError, PortErrorKind, ReleaseSource};
 use fleet_core::time::Timestamp;
 use moka::future::Cache;
 use oci_spec::image::{Descriptor, ImageManifest};
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, LAST_MODIFIED, LINK};
-use reqwest::{Certificate, Method, StatusCode};
-use url::Url;
+use reqwest::Method;
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
 
 use super::auth::Auth;
 use super::endpoint::Endpoint;
 use super::error::{OptionsError, corrupt, failure, shared};
-use super::host::{Host, Question, Refusal};
+use super::host::{Host, Question};
+use super::http::{builder, private_client};
 use super::manifest::{self, ConfigFacts, Content, Document};
 use super::options::{HostOptions, RegistryOptions};
-use super::pace::http_date;
+use super::question::{
+    content_digest, head_is_unknown, header_text, join, manifest_question, modified, next_page,
+    scope, tag_of,
+};
 
-/// Largest manifest or index, as the distribution specification recommends.
-const MANIFEST_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Largest image config.
 const CONFIG_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Largest page of a list of tags.
@@ -39,8 +39,6 @@ const ANSWERS_MAX: u64 = 100_000;
 const DOCUMENTS_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// Configs that are remembered.
 const CONFIGS_MAX: u64 = 1000;
-
-const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
 /// Asks registries what they offer. Cheap to share behind an `Arc`; one per process is enough.
 #[derive(Debug)]
@@ -186,10 +184,10 @@ impl RegistryClient {
                 modified: modified(&headers),
             });
         }
-        let (document, modified) = self.get_document(&host, image, None).await?;
+        let document = self.get_document(&host, image, None).await?;
         Ok(Tagged {
             digest: document.digest.clone(),
-            modified,
+            modified: document.pushed_at,
         })
     }
 
@@ -201,10 +199,7 @@ impl RegistryClient {
     ) -> Result<Arc<Document>, PortError> {
         let key = document_key(image, digest);
         let host = self.host(image.registry())?;
-        let get = async {
-            let (document, _) = self.get_document(&host, image, Some(digest)).await?;
-            Ok::<_, PortError>(document)
-        };
+        let get = self.get_document(&host, image, Some(digest));
         self.documents.try_get_with(key, get).await.map_err(shared)
     }
 
@@ -214,7 +209,7 @@ impl RegistryClient {
         host: &Host,
         image: &ImageRef,
         digest: Option<&Digest>,
-    ) -> Result<(Arc<Document>, Option<Timestamp>), PortError> {
+    ) -> Result<Arc<Document>, PortError> {
         let reference = match digest {
             Some(digest) => digest.as_str(),
             None => tag_of(image)?,
@@ -224,13 +219,14 @@ impl RegistryClient {
         let said = content_digest(&answer.headers);
         let named: Vec<_> = digest.into_iter().chain(said.as_ref()).collect();
         let content_type = header_text(&answer.headers, &CONTENT_TYPE);
-        let document = manifest::read(&question.what, &answer.body, content_type, &named)?;
+        let mut document = manifest::read(&question.what, &answer.body, content_type, &named)?;
+        document.pushed_at = modified(&answer.headers);
         let document = Arc::new(document);
-        let key = document_key(image, &document.digest);
         if digest.is_none() {
+            let key = document_key(image, &document.digest);
             self.documents.insert(key, Arc::clone(&document)).await;
         }
-        Ok((document, modified(&answer.headers)))
+        Ok(document)
     }
 
     async fn config(
@@ -303,11 +299,11 @@ impl RegistryClient {
                 .or_insert_with(|| value.clone());
         }
         Ok(Release {
-            image: pinned(image, tagged.digest),
+            image: image.pinned(tagged.digest),
             platform_digest: document.digest.clone(),
             config_digest: Some(config_digest),
             local: None,
-            pushed_at: tagged.modified,
+            pushed_at: tagged.modified.or(top.pushed_at),
             size_bytes: manifest
                 .layers()
                 .iter()
@@ -390,95 +386,6 @@ struct TagPage {
     tags: Option<Vec<String>>,
 }
 
-fn builder(options: &RegistryOptions) -> reqwest::ClientBuilder {
-    reqwest::Client::builder()
-        .user_agent(concat!("fleet/", env!("CARGO_PKG_VERSION")))
-        .redirect(reqwest::redirect::Policy::none())
-        .referer(false)
-        .timeout(options.request_timeout)
-        .connect_timeout(options.connect_timeout)
-}
-
-fn private_client(
-    registry: &str,
-    host: &HostOptions,
-    options: &RegistryOptions,
-) -> Result<reqwest::Client, OptionsError> {
-    let mut certificates = Vec::new();
-    for path in &host.ca_files {
-        certificates.extend(read_ca(registry, path)?);
-    }
-    let mut builder = builder(options).tls_certs_merge(certificates);
-    if Endpoint::of(registry, host).is_some_and(|endpoint| endpoint.is_loopback()) {
-        builder = builder.no_proxy();
-    }
-    builder.build().map_err(|source| OptionsError::Client {
-        registry: registry.to_owned(),
-        source,
-    })
-}
-
-fn read_ca(registry: &str, path: &Path) -> Result<Vec<Certificate>, OptionsError> {
-    let pem = std::fs::read(path).map_err(|source| OptionsError::CaFile {
-        registry: registry.to_owned(),
-        path: path.to_owned(),
-        source,
-    })?;
-    match Certificate::from_pem_bundle(&pem) {
-        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        _ => Err(OptionsError::CaContent {
-            registry: registry.to_owned(),
-            path: path.to_owned(),
-        }),
-    }
-}
-
-fn manifest_question(
-    host: &Host,
-    image: &ImageRef,
-    reference: &str,
-    method: Method,
-) -> Result<Question, PortError> {
-    Ok(Question {
-        method,
-        url: join(
-            host,
-            &format!("{}/manifests/{reference}", image.repository()),
-        )?,
-        accept: Some(manifest::ACCEPT),
-        scope: scope(image),
-        what: if reference.contains(':') {
-            format!("{}@{reference}", image.familiar_repository())
-        } else {
-            format!("{}:{reference}", image.familiar_repository())
-        },
-        cap: MANIFEST_BYTES_MAX,
-    })
-}
-
-fn join(host: &Host, path: &str) -> Result<Url, PortError> {
-    host.endpoint.base.join(path).map_err(|error| {
-        failure(
-            PortErrorKind::Invalid,
-            "the address of the question cannot be formed",
-        )
-        .with_source(error)
-    })
-}
-
-fn scope(image: &ImageRef) -> String {
-    format!("repository:{}:pull", image.repository())
-}
-
-fn tag_of(image: &ImageRef) -> Result<&str, PortError> {
-    image.tag().ok_or_else(|| {
-        failure(
-            PortErrorKind::Invalid,
-            format!("expected a tag in {image}, found none"),
-        )
-    })
-}
-
 fn tag_key(image: &ImageRef) -> Result<TagKey, PortError> {
     Ok(TagKey {
         registry: image.registry().to_owned(),
@@ -493,44 +400,4 @@ fn document_key(image: &ImageRef, digest: &Digest) -> DocumentKey {
         repository: image.repository().to_owned(),
         digest: digest.clone(),
     }
-}
-
-fn pinned(image: &ImageRef, digest: Digest) -> PinnedImage {
-    image.pinned(digest)
-}
-
-/// Whether a registry does not know HEAD at all, so that the GET must tell.
-fn head_is_unknown(refusal: &Refusal) -> bool {
-    matches!(
-        refusal.status,
-        Some(StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED)
-    )
-}
-
-fn header_text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a str {
-    headers
-        .get(name)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or("")
-}
-
-/// `Docker-Content-Digest`, if it is of a kind that fleet can compare.
-fn content_digest(headers: &HeaderMap) -> Option<Digest> {
-    header_text(headers, &CONTENT_DIGEST).parse().ok()
-}
-
-fn modified(headers: &HeaderMap) -> Option<Timestamp> {
-    let at = http_date(header_text(headers, &LAST_MODIFIED))?;
-    Some(Timestamp::from_millis(at.as_millisecond()))
-}
-
-/// The next page of a list, which must be on the same registry.
-fn next_page(url: &Url, headers: &HeaderMap) -> Option<Url> {
-    let link = header_text(headers, &LINK);
-    let (target, rest) = link.strip_prefix('<')?.split_once('>')?;
-    if !rest.to_ascii_lowercase().contains("rel=\"next\"") && !rest.contains("rel=next") {
-        return None;
-    }
-    let next = url.join(target).ok()?;
-    (next.origin() == url.origin()).then_some(next)
 }

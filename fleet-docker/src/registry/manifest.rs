@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use fleet_core::image::Digest;
 use fleet_core::model::Platform;
 use fleet_core::ports::{PortError, PortErrorKind};
+use fleet_core::time::Timestamp;
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 use serde::Deserialize;
 use serde_json::Value;
@@ -43,6 +44,8 @@ pub(super) struct Document {
     pub(super) content: Content,
     /// Bytes that it was read from.
     pub(super) bytes: usize,
+    /// When the registry says that it was pushed, if it says so.
+    pub(super) pushed_at: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone)]
@@ -91,6 +94,7 @@ pub(super) fn read(
         digest,
         content,
         bytes: bytes.len(),
+        pushed_at: None,
     })
 }
 

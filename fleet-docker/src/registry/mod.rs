@@ -23,9 +23,11 @@ mod credentials;
 mod endpoint;
 mod error;
 mod host;
+mod http;
 mod manifest;
 mod options;
 mod pace;
+mod question;
 mod wire;
 
 pub use client::RegistryClient;

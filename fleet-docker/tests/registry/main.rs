@@ -2,6 +2,7 @@
 
 mod answers;
 mod auth;
+mod detection;
 mod mock;
 mod real;
 mod server;
