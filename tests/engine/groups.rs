@@ -1,0 +1,126 @@
+//! Containers that move together, on a real engine.
+
+use fleet_core::update::Outcome;
+use fleet_testkit::{Image, Lab};
+
+use crate::embedded::Embedded;
+
+/// A VPN-like parent, and a child that lives in its network.
+struct Pair {
+    lab: Lab,
+    parent: fleet_testkit::Container,
+    child: fleet_testkit::Container,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let lab = Lab::new("pair");
+        let vpn = lab.import("vpn:1", &Image::new("vpn1", ""));
+        let app = lab.import("app:1", &Image::new("app1", "").env("APP_PORT", "9090"));
+        let parent = lab.run("vpn").managed().start(&vpn);
+        parent.wait_up();
+        let network = format!("container:{}", parent.name);
+        let child = lab
+            .run("app")
+            .managed()
+            .label("fleet.health.port", "9090")
+            .options(&["--network", &network])
+            .start(&app);
+        Self { lab, parent, child }
+    }
+
+    /// Parent and child run, and the child is in the network of the container that is the parent now.
+    #[track_caller]
+    fn check(&self) {
+        let (parent, child) = (self.parent.inspect_by_name(), self.child.inspect_by_name());
+        assert_eq!(parent["State"]["Running"], true);
+        assert_eq!(child["State"]["Running"], true);
+        let expected = format!("container:{}", parent["Id"].as_str().expect("an id"));
+        assert_eq!(child["HostConfig"]["NetworkMode"], expected);
+        let mut names = [self.parent.name.clone(), self.child.name.clone()];
+        names.sort();
+        assert_eq!(self.lab.containers(), names);
+    }
+}
+
+async fn update(pair: &Pair, name: &str, to: &str, expected: Outcome) {
+    let fleet = Embedded::new().await;
+    let report = fleet.update(name, to).await.expect("the engine answers");
+    assert_eq!(report.outcome, Some(expected), "{:?}", report.reason);
+    pair.check();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_parent_takes_its_child_along() {
+    let pair = Pair::new();
+    let new = pair.lab.import("vpn:2", &Image::new("vpn2", ""));
+    update(&pair, &pair.parent.name, &new, Outcome::Committed).await;
+    assert_ne!(
+        pair.child.inspect_by_name()["Id"],
+        pair.child.id.as_str(),
+        "the child was made again"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_child_leaves_its_parent_alone() {
+    let pair = Pair::new();
+    let new = pair
+        .lab
+        .import("app:2", &Image::new("app2", "").env("APP_PORT", "9090"));
+    update(&pair, &pair.child.name, &new, Outcome::Committed).await;
+    assert_eq!(pair.parent.inspect_by_name()["Id"], pair.parent.id.as_str());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_the_parent_fails_both_are_back_as_the_same_containers() {
+    let pair = Pair::new();
+    let new = pair.lab.import("vpn:2", &Image::new("vpn2", "exit"));
+    update(&pair, &pair.parent.name, &new, Outcome::RolledBack).await;
+    assert_eq!(pair.parent.inspect_by_name()["Id"], pair.parent.id.as_str());
+    assert_eq!(pair.child.inspect_by_name()["Id"], pair.child.id.as_str());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_an_app_fails_its_database_goes_back_to_the_same_moment() {
+    let lab = Lab::new("stack");
+    let (app_1, db_1) = (
+        lab.import("app:1", &Image::new("1", "")),
+        lab.import("db:1", &Image::new("db", "")),
+    );
+    let bad = lab.import("app:2", &Image::new("2", "corrupt"));
+    let (app_data, db_data) = (lab.volume("app"), lab.volume("db"));
+    let project = |name: &str, service: &str| {
+        lab.run(name)
+            .managed()
+            .label("fleet.health.timeout", "2s")
+            .label("com.docker.compose.project", "stack")
+            .label("com.docker.compose.service", service)
+    };
+    let db = project("db", "db").volume(&db_data, "/data").start(&db_1);
+    let app = project("app", "app")
+        .label("com.docker.compose.depends_on", "db:service_started:false")
+        .volume(&app_data, "/data")
+        .start(&app_1);
+    for container in [&db, &app] {
+        container.wait_up();
+        container.put("before");
+    }
+    let fleet = Embedded::new().await;
+    let report = fleet
+        .update(&app.name, &bad)
+        .await
+        .expect("the engine answers");
+    assert_eq!(
+        report.outcome,
+        Some(Outcome::RolledBack),
+        "{:?}",
+        report.reason
+    );
+    for container in [&db, &app] {
+        assert_eq!(container.inspect_by_name()["Id"], container.id.as_str());
+        container.wait_up();
+        assert_eq!(container.rows(), ["before"]);
+    }
+    assert_eq!(lab.containers().len(), 2);
+}
