@@ -27,7 +27,8 @@ async fn one(number: u64, spoil: Spoil, good: bool) -> u64 {
 
     let proxy = Proxy::start(dir.path(), number, spoil);
     let fleet = Embedded::through(proxy.host()).await;
-    // Connecting is not part of the update, and is not spoiled: the count begins after it.
+    // Connecting is not part of the update.
+    proxy.arm();
     let result = fleet.update(&web.name, &new).await;
     let calls = proxy.calls();
     drop(proxy);

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,9 +21,10 @@ pub(crate) enum Spoil {
     Delay,
 }
 
-/// A proxy on a unix socket of its own. Calls are counted in the order in which they come, from 1.
+/// A proxy on a unix socket of its own. Once armed, calls are counted in the order in which they come, from 1.
 pub(crate) struct Proxy {
     socket: PathBuf,
+    armed: Arc<AtomicBool>,
     calls: Arc<AtomicU64>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -36,21 +37,28 @@ impl Proxy {
         let socket = dir.join(format!("{spoiled}-{spoil:?}.sock"));
         let listener = UnixListener::bind(&socket).expect("a socket");
         let calls = Arc::new(AtomicU64::new(0));
-        let counter = calls.clone();
+        let armed = Arc::new(AtomicBool::new(false));
+        let (counter, counting) = (calls.clone(), armed.clone());
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let counter = counter.clone();
+                let (counter, counting) = (counter.clone(), counting.load(Ordering::SeqCst));
                 tokio::spawn(async move {
                     // A connection that breaks is what the test is about.
-                    drop(serve(client, &counter, spoiled, spoil).await);
+                    drop(serve(client, counting.then_some(&*counter), spoiled, spoil).await);
                 });
             }
         });
         Self {
             socket,
+            armed,
             calls,
             task,
         }
+    }
+
+    /// Counts from now on.
+    pub(crate) fn arm(&self) {
+        self.armed.store(true, Ordering::SeqCst);
     }
 
     pub(crate) fn host(&self) -> String {
@@ -71,7 +79,7 @@ impl Drop for Proxy {
 /// One connection carries one call: the request says so, and the engine closes after its answer.
 async fn serve(
     mut client: UnixStream,
-    calls: &AtomicU64,
+    calls: Option<&AtomicU64>,
     spoiled: u64,
     spoil: Spoil,
 ) -> std::io::Result<()> {
@@ -79,13 +87,11 @@ async fn serve(
         return Ok(());
     };
     // The event stream lasts as long as the update; it is no call of a step.
-    let counts = !head.contains("/events?") && !head.contains("/events ");
-    let number = if counts {
-        calls.fetch_add(1, Ordering::SeqCst) + 1
-    } else {
-        0
-    };
-    let hit = counts && number == spoiled;
+    let is_step = !head.contains("/events?") && !head.contains("/events ");
+    let number = calls
+        .filter(|_| is_step)
+        .map_or(0, |calls| calls.fetch_add(1, Ordering::SeqCst) + 1);
+    let hit = number != 0 && number == spoiled;
     if hit && spoil == Spoil::Break {
         return Ok(());
     }
