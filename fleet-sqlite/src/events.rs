@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use fleet_core::ids::HostId;
 use fleet_core::ports::{EventFilter, EventStore, JournalError};
 use fleet_core::record::{Event, NewEvent};
+use fleet_core::time::Timestamp;
 use rusqlite::Transaction;
 use rusqlite::types::Value;
 
@@ -30,6 +31,32 @@ impl EventStore for SqliteStore {
         let (sql, params) = query(after, limit, filter);
         self.read("read events", move |tx| {
             collect(tx, &sql, rusqlite::params_from_iter(params), rows::event)
+        })
+        .await
+    }
+}
+
+/// Events that one call of [`SqliteStore::drop_events`] looks at: enough to keep up, few enough that no update waits
+/// for it.
+const DROP_MAX: u32 = 10_000;
+
+impl SqliteStore {
+    /// Drops the oldest events, up to the first one at or after `before`, and never the newest `keep`. Looks at 10,000
+    /// at most: call it again until it answers 0. Returns how many were dropped. Their numbers are not used again.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn drop_events(&self, before: Timestamp, keep: u32) -> Result<u64, JournalError> {
+        self.write("drop old events", move |tx| {
+            let dropped = tx
+                .prepare_cached(
+                    "WITH oldest AS (SELECT seq, at FROM events ORDER BY seq LIMIT ?3)
+                     DELETE FROM events WHERE seq < MIN(
+                         (SELECT COALESCE(MIN(seq) FILTER (WHERE at >= ?1), MAX(seq) + 1) FROM oldest),
+                         (SELECT MAX(seq) + 1 - ?2 FROM events))",
+                )?
+                .execute((stamp(before), keep, DROP_MAX))?;
+            u64::try_from(dropped).map_err(Failure::unwritable)
         })
         .await
     }

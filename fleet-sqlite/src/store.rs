@@ -291,3 +291,49 @@ fn check_lease(transaction: &Transaction<'_>, ours: i64) -> Result<(), Failure> 
         ))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fleet_core::ports::{EventFilter, EventStore};
+    use fleet_core::testing::conformance::fixtures::event;
+
+    async fn limit_pages(store: &SqliteStore, pages: i64) {
+        let writer = store.inner.writer.as_ref().unwrap();
+        writer
+            .call(move |conn| conn.pragma_update(None, "max_page_count", pages))
+            .await
+            .unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_fails_a_write_whole_and_not_the_ones_after_it() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("fleet.db");
+        let store = SqliteStore::open(&path, OpenOptions::default()).unwrap();
+        limit_pages(&store, 1).await;
+        let mut written = 0;
+        let error = loop {
+            match store.record(vec![event(1); 50]).await {
+                Ok(()) => written += 50,
+                Err(error) => break error,
+            }
+        };
+        assert!(error.to_string().contains("no space is left"), "{error}");
+        limit_pages(&store, 1_000_000).await;
+        store.record(vec![event(2)]).await.unwrap();
+        let kept = store.page(0, 100_000, &EventFilter::default()).await;
+        assert_eq!(kept.unwrap().len(), written + 1);
+    }
+
+    #[tokio::test]
+    async fn a_closed_store_says_so() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("fleet.db");
+        let store = SqliteStore::open(&path, OpenOptions::default()).unwrap();
+        let other = store.clone();
+        store.close().await.unwrap();
+        let error = other.record(vec![event(1)]).await.unwrap_err();
+        assert!(error.to_string().contains("the store is closed"), "{error}");
+    }
+}

@@ -32,6 +32,7 @@ mod host;
 mod journal;
 mod machine;
 mod memory;
+mod mocks;
 mod paused;
 mod registry;
 mod rng;
@@ -52,6 +53,10 @@ pub use host::{FakeCrashPoints, FakeHost};
 pub use journal::FakeJournal;
 pub use machine::{Fact, ForeignMove, Hand, Move};
 pub use memory::{MemoryStore, WriteFault};
+pub use mocks::{
+    MockContainerRuntime, MockRolloutStrategy, MockSnapshotStore, MockUpdateConfigRepository,
+    SnapshotAnswers,
+};
 pub use paused::PausedClock;
 pub use registry::FakeRegistry;
 pub use rng::{FakeEntropy, SeedRng};

@@ -7,3 +7,4 @@ mod faults;
 mod files;
 mod golden;
 mod processes;
+mod retention;
