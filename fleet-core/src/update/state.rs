@@ -175,6 +175,10 @@ impl UpdateState {
                 self.moves += 1;
                 self.with_member(entry.member, |member| {
                     member.started.insert(*step);
+                    if *step == Step::Start {
+                        // What an earlier start proved says nothing of this one.
+                        member.facts.start_refused = None;
+                    }
                     member.facts.merge(input);
                 });
             }

@@ -39,7 +39,10 @@ impl Run<'_> {
 
     /// A process that the engine lost sight of. Only worth looking for where the engine says that nothing runs although
     /// a start was sent.
-    async fn orphan_of(&self, container: &Container) -> Result<Option<String>, StepError> {
+    pub(super) async fn orphan_of(
+        &self,
+        container: &Container,
+    ) -> Result<Option<String>, StepError> {
         if container.is_up() {
             Ok(None)
         } else {
@@ -260,13 +263,16 @@ impl Run<'_> {
     pub(super) async fn arm_old(&mut self, member: usize) -> Result<Facts, StepError> {
         let policy = self.frozen(member)?.container.restart_policy;
         match self.old(member).await? {
-            Some(old) if old.restart_policy != policy => {
-                self.ports
-                    .runtime
-                    .set_restart_policy(&old.id, policy)
+            Some(old) => {
+                self.start_again_if_engine_took_it_down(member, &old)
                     .await?;
+                if old.restart_policy != policy {
+                    self.ports
+                        .runtime
+                        .set_restart_policy(&old.id, policy)
+                        .await?;
+                }
             }
-            Some(_) => {}
             // Before the stop, a container that somebody removed is theirs to have removed.
             None if !self.state.any_started(Step::Stop) => {}
             None => {
@@ -276,6 +282,23 @@ impl Run<'_> {
             }
         }
         Ok(Facts::default())
+    }
+
+    /// Between the disarm and the stop a restart of engine or host leaves the old container down, because fleet took its
+    /// policy away. Without such an incident somebody else stopped it, and that is theirs.
+    async fn start_again_if_engine_took_it_down(
+        &mut self,
+        member: usize,
+        old: &Container,
+    ) -> Result<(), StepError> {
+        let incident = self.engine_lost || self.watch.lost() || self.state.recoveries > 0;
+        let down = self.state.was_running(member) && !old.is_up();
+        if down && incident && !self.state.any_started(Step::Stop) {
+            let result = self.ports.runtime.start(&old.id).await;
+            self.watch.ours(&old.id);
+            result?;
+        }
+        Ok(())
     }
 
     /// The old container must get back to what it was, not to more.
@@ -312,14 +335,21 @@ impl Run<'_> {
 
     pub(super) async fn clean_up_back(&mut self) -> Result<Facts, StepError> {
         for member in (0..self.state.members.len()).rev() {
+            let mut volumes = self.facts(member).new_volumes.clone().unwrap_or_default();
             if let Some(new) = self.new_container(member).await? {
+                // The answer to the creation may have been lost, and with it which volumes it brought.
+                volumes.extend(self.volumes_made_for(member, &new));
                 self.watch.ours(&new.id);
                 self.ports.runtime.remove(&new.id).await?;
             }
             self.remove_guard(member).await?;
             self.drop_keep_tags(member).await?;
-            for volume in self.facts(member).new_volumes.clone().unwrap_or_default() {
-                self.ports.runtime.remove_volume(&volume).await?;
+            for volume in volumes {
+                match self.ports.runtime.remove_volume(&volume).await {
+                    // Somebody else's container uses it by now.
+                    Err(error) if error.kind() == PortErrorKind::Conflict => {}
+                    other => other?,
+                }
             }
             let id = self.state.plan.members[member].snapshot_id;
             self.ports.snapshots.discard(&id).await?;

@@ -40,6 +40,11 @@ impl Run<'_> {
 
     pub(super) async fn stop(&mut self, member: usize) -> Result<Facts, StepError> {
         let old = self.old_or_gone(member).await?;
+        if let Some(orphan) = self.orphan_of(&old).await? {
+            return Err(stuck(format!(
+                "a process of the old container lives on without the engine: {orphan}"
+            )));
+        }
         let exit_code = self
             .stop_container(&old, self.state.plan.members[member].stop_grace)
             .await?;
@@ -134,6 +139,12 @@ impl Run<'_> {
                 old.name
             )));
         }
+        if old.is_up() {
+            return Err(StepError::Diverged(format!(
+                "somebody started container {} while it was to be parked",
+                old.id.short()
+            )));
+        }
         self.ports.runtime.rename(&old.id, &parked).await?;
         Ok(Facts::default())
     }
@@ -173,6 +184,10 @@ impl Run<'_> {
         }
         let result = self.ports.runtime.start(&new.id).await;
         self.watch.ours(&new.id);
+        // Only the answer to the first start proves that nothing ran: an earlier one may have been lost.
+        self.start_refused = new.started_at.is_none()
+            && self.state.recoveries == 0
+            && result.as_ref().is_err_and(|error| !error.outcome_unknown());
         let outcome = result.map_err(blame_release_if_invalid)?;
         Ok(Facts {
             started_at: outcome.started_at,

@@ -50,7 +50,11 @@ impl Run<'_> {
             return Ok(());
         };
         if let Some(tag) = local_tag(&plan.image) {
-            self.ports.images.tag(image_id, &tag).await?;
+            match self.ports.images.tag(image_id, &tag).await {
+                // Somebody removed container and image since: there is nothing left to point to.
+                Err(error) if error.is_not_found() => {}
+                other => other?,
+            }
         }
         Ok(())
     }

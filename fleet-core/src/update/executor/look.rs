@@ -3,8 +3,8 @@
 use super::super::{Cause, Facts, Fault};
 use super::Run;
 use super::error::StepError;
-use crate::ids::ContainerId;
-use crate::model::{Container, FrozenSpec, labels};
+use crate::ids::{ContainerId, VolumeName};
+use crate::model::{Container, FrozenSpec, Mount, MountKind, labels};
 use crate::ports::Names;
 
 impl Run<'_> {
@@ -84,6 +84,20 @@ impl Run<'_> {
             ))),
             _ => Ok(()),
         }
+    }
+
+    /// Volumes of a container that fleet made which the old container does not have: the engine made them for it.
+    pub(super) fn volumes_made_for(&self, member: usize, container: &Container) -> Vec<VolumeName> {
+        let volume = |mount: &Mount| match &mount.kind {
+            MountKind::Volume { name, .. } => Some(name.clone()),
+            _ => None,
+        };
+        let Some(frozen) = &self.facts(member).frozen else {
+            return Vec::new();
+        };
+        let old: Vec<_> = frozen.container.mounts.iter().filter_map(volume).collect();
+        let all = container.mounts.iter().filter_map(volume);
+        all.filter(|name| !old.contains(name)).collect()
     }
 
     /// Containers that run and mount one of these volumes, guards, helpers and those of this update aside.

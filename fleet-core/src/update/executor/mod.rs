@@ -84,6 +84,7 @@ impl<'a> Executor<'a> {
             pending: JournalWrite::default(),
             unrecorded: Vec::new(),
             engine_lost: false,
+            start_refused: false,
         };
         run.drive().await?;
         Ok(run.state)
@@ -105,6 +106,8 @@ struct Run<'a> {
     unrecorded: Vec<Step>,
     /// The engine went away in this run.
     engine_lost: bool,
+    /// A live engine refused to start the new container, and nothing had tried before.
+    start_refused: bool,
 }
 
 impl Run<'_> {

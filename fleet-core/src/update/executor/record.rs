@@ -73,7 +73,7 @@ impl Run<'_> {
             return self.end(Outcome::NeedsOperator, &reason).await;
         }
         tracing::warn!(update = %self.state.plan.id, step = step.label(), reason = cause.reason, "the update turns back");
-        let refused = step == Step::Start && !self.engine_lost;
+        let refused = step == Step::Start && self.start_refused && !self.engine_lost;
         let output = Facts {
             start_refused: refused.then_some(true),
             ..Facts::default()
