@@ -149,8 +149,8 @@ impl Fleet {
             cause,
         };
         let write = JournalWrite::default();
-        self.append(state, phase, write, EventKind::InstanceRecovered, verdict)
-            .await
+        let kinds = [EventKind::InstanceRecovered];
+        self.append(state, phase, write, &kinds, verdict).await
     }
 
     async fn record_freeze(
@@ -167,11 +167,11 @@ impl Fleet {
             outcome: Some(outcome),
             ..JournalWrite::default()
         };
-        let kind = match outcome {
-            Outcome::Diverged => EventKind::InstanceDiverged,
-            _ => EventKind::UpdateNeedsOperator,
+        let kinds = match outcome {
+            Outcome::Diverged => &[EventKind::InstanceDiverged, EventKind::UpdateNeedsOperator][..],
+            _ => &[EventKind::UpdateNeedsOperator][..],
         };
-        self.append(state, phase, write, kind, verdict).await
+        self.append(state, phase, write, kinds, verdict).await
     }
 
     async fn append(
@@ -179,7 +179,7 @@ impl Fleet {
         state: &mut UpdateState,
         phase: Phase,
         mut write: JournalWrite,
-        kind: EventKind,
+        kinds: &[EventKind],
         verdict: &Verdict,
     ) -> Result<(), FleetError> {
         let at = self.ports.update.clock.now();
@@ -191,14 +191,15 @@ impl Fleet {
         write.expected_rows = state.rows;
         write.entries = vec![entry.clone()];
         let primary = state.plan.primary();
-        write.events = vec![NewEvent {
+        let event = |kind: &EventKind| NewEvent {
             tenant: Some(primary.tenant.clone()),
             instance: Some(primary.instance.clone()),
             rollout: state.plan.rollout,
             update: Some(state.plan.id),
             data: serde_json::json!({ "found": verdict.found, "therefore": verdict.therefore }),
-            ..NewEvent::new(at, kind, "fleet")
-        }];
+            ..NewEvent::new(at, kind.clone(), "fleet")
+        };
+        write.events = kinds.iter().map(event).collect();
         self.ports
             .update
             .journal
