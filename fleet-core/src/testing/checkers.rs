@@ -12,7 +12,7 @@ use super::memory::MemoryStore;
 use super::workload::{Files, ROWS};
 use super::world::{NAME, SECRET, Scenario};
 use crate::ids::{ContainerId, ImageId, SnapshotId, VolumeName};
-use crate::model::{Container, RestartPolicy, labels};
+use crate::model::{Container, RestartPolicy};
 use crate::ports::StoredUpdate;
 use crate::record::EventKind;
 use crate::update::{Direction, MAX_RECOVERIES, Outcome, Phase, Step, UpdatePlan, UpdateState};
@@ -130,6 +130,11 @@ impl Checker {
         )
     }
 
+    /// Whether somebody else touched the instance's containers.
+    pub(super) fn somebody_interfered(&self) -> bool {
+        self.foreign_at.is_some()
+    }
+
     fn take(&mut self, call: u64, fact: Fact) -> Checked {
         match fact {
             Fact::Started(id, hand) => self.started(call, id, hand)?,
@@ -160,7 +165,9 @@ impl Checker {
                 })?;
             }
             Fact::SnapshotTaken(id, writers) => {
-                ensure(writers.is_empty() || self.blind(call), "I8", || {
+                // Others who write to the volume are caught before a restore, not here.
+                let foreign = self.foreign_at.is_some();
+                ensure(writers.is_empty() || foreign, "I8", || {
                     format!("snapshot {id} was taken while the volume was written to")
                 })?;
             }
@@ -286,17 +293,26 @@ impl Checker {
         state: Option<&UpdateState>,
     ) -> Checked {
         let (Some(stored), Some(state)) = (stored, state) else {
-            return self.untouched(host);
+            return match self.foreign_at {
+                None if self.pruned_while_down(host) => Ok(()),
+                None => self.untouched(host),
+                Some(_) => Ok(()),
+            };
         };
         let outcome = stored
             .outcome
             .ok_or_else(|| Violation::new("I3", "an update without outcome"))?;
         self.events(store, outcome)?;
         match outcome {
+            Outcome::NeedsOperator | Outcome::Diverged => return self.frozen(host, state),
+            // What somebody else made of the instance meanwhile is theirs.
+            _ if self.foreign_at.is_some() || self.pruned_while_down(host) => {}
             Outcome::Committed => self.committed(host)?,
             Outcome::RolledBack => self.rolled_back(host)?,
             Outcome::Failed | Outcome::Refused | Outcome::Unchanged => self.untouched(host)?,
-            Outcome::NeedsOperator | Outcome::Diverged => return self.frozen(host, state),
+        }
+        if !stored.closed && self.foreign_at.is_some() {
+            return Ok(());
         }
         ensure(stored.closed, "I3", || "an update never closed".to_owned())?;
         self.no_leftovers(host, stored)
@@ -366,11 +382,6 @@ impl Checker {
 
     /// The old container was never stopped.
     fn untouched(&self, host: &FakeHost) -> Checked {
-        // A container that is down without fleet's doing is anybody's to prune.
-        if self.pruned && (self.engine_moved || !self.was_running) && host.container(NAME).is_none()
-        {
-            return Ok(());
-        }
         let holder = self.holder(host, "I5")?;
         ensure(
             holder.id == self.before.id || self.pruned && !self.was_running,
@@ -407,6 +418,12 @@ impl Checker {
         ensure(up <= 1 || self.foreign_at.is_some(), "I1", || {
             format!("{up} versions run while a person is asked")
         })
+    }
+
+    /// A container that is down without fleet's doing is anybody's to prune.
+    fn pruned_while_down(&self, host: &FakeHost) -> bool {
+        let down = self.engine_moved || !self.was_running;
+        self.pruned && down && host.container(NAME).is_none()
     }
 
     fn holder(&self, host: &FakeHost, invariant: &'static str) -> Result<Container, Violation> {
@@ -488,13 +505,11 @@ impl Checker {
 
     /// Nothing of fleet's stays behind.
     fn no_leftovers(&self, host: &FakeHost, stored: &StoredUpdate) -> Checked {
-        let update = stored.plan.id.to_string();
+        let foreign = self.foreign_at.is_some();
         for container in host.containers() {
-            let made = container.labels.get(labels::UPDATE) == Some(&update);
-            ensure(!made || container.name == NAME, "I14", || {
-                format!("container {} stayed behind", container.name)
-            })?;
-            ensure(!container.name.contains(".fleet-"), "I14", || {
+            let made = self.ours.contains(&container.id) || self.guards.contains(&container.id);
+            let renamed = foreign && container.id == self.before.id;
+            ensure(!made || renamed || container.name == NAME, "I14", || {
                 format!("container {} stayed behind", container.name)
             })?;
         }

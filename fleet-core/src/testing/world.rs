@@ -340,6 +340,10 @@ impl World {
         let mut lives = 0;
         while self.is_live() {
             if lives == QUIET_LIVES_MAX {
+                if self.checker.somebody_interfered() {
+                    // For instance a container that cannot be removed because somebody runs it: people are told.
+                    break;
+                }
                 return Err(Violation::new("I3", "the update never ends"));
             }
             lives += 1;
@@ -347,6 +351,8 @@ impl World {
             self.host.let_engine_return();
             self.recover(FaultPlan::default())?;
         }
+        self.host.let_engine_return();
+        self.checker.follow(&self.host, &self.store)?;
         let stored = self.store.updates().pop();
         let state = stored
             .as_ref()
