@@ -8,6 +8,7 @@ mod engine;
 mod error;
 mod guard;
 mod health;
+pub mod helper;
 mod json;
 pub mod recreate;
 pub mod registry;

@@ -11,6 +11,7 @@ mod events;
 mod exec;
 mod freeze;
 mod guard;
+mod helper;
 mod images;
 mod info;
 mod layer;

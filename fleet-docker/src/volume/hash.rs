@@ -9,11 +9,11 @@ use sha2::{Digest, Sha256};
 /// A SHA-256 value. Its text form is 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub(super) struct Sha256Hash([u8; 32]);
+pub(crate) struct Sha256Hash([u8; 32]);
 
 impl Sha256Hash {
     /// The hash of some bytes.
-    pub(super) fn of(bytes: &[u8]) -> Self {
+    pub(crate) fn of(bytes: &[u8]) -> Self {
         Self::from(Sha256::new().chain_update(bytes))
     }
 }

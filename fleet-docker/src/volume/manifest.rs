@@ -54,6 +54,19 @@ pub(super) struct Manifest {
     pub(super) spec: Option<FileRecord>,
 }
 
+impl Manifest {
+    /// Every file that is counted on.
+    pub(super) fn records(&self) -> impl Iterator<Item = &FileRecord> {
+        let of_volumes = self.volumes.iter().flat_map(|volume| {
+            let optional = [&volume.delta, &volume.removed, &volume.removed_xattrs];
+            [&volume.list, &volume.base]
+                .into_iter()
+                .chain(optional.into_iter().flatten())
+        });
+        self.spec.iter().chain(of_volumes)
+    }
+}
+
 /// One volume in a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct VolumeRecord {

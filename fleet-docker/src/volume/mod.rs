@@ -21,6 +21,7 @@ mod compare;
 mod control;
 mod entry;
 mod error;
+pub(crate) mod exchange;
 mod files;
 mod first_pass;
 mod folders;

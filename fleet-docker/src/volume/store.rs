@@ -15,6 +15,7 @@ use fleet_core::time::Timestamp;
 
 use super::control::{CancelOnDrop, Control};
 use super::error::VolumeError;
+use super::exchange::Bench;
 use super::files::{Files, OsFiles};
 use super::options::{Retention, SnapshotOptions};
 use super::work::Work;
@@ -53,6 +54,11 @@ impl LocalSnapshotStore {
         Ok(Self {
             work: Arc::new(work),
         })
+    }
+
+    /// The work behind it.
+    pub(crate) fn bench(&self) -> Bench {
+        Bench::of(self.work.clone())
     }
 
     /// Removes snapshots by age and count; returns the ids of those removed. The newest whole snapshot of each

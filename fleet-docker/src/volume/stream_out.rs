@@ -263,7 +263,7 @@ impl Writer {
             let (progress, written) = std::sync::mpsc::channel();
             let file = self.file.as_ref();
             let path = self.path.as_path();
-            let reader = scope.spawn(move || sync_and_read_back(file, path, &written));
+            let reader = scope.spawn(move || sync_and_read_back(file, path, written));
             let wrote = self.write_frames(order, &progress);
             drop(progress);
             let read = reader.join().unwrap_or(Err(VolumeError::WorkerLost))?;
@@ -326,10 +326,10 @@ impl Writer {
 }
 
 /// Syncs up to each mark as it comes and reads that part back; returns how much was read and its hash.
-fn sync_and_read_back(
+pub(super) fn sync_and_read_back(
     file: &dyn StoreFile,
     path: &Path,
-    written: &Receiver<u64>,
+    written: impl IntoIterator<Item = u64>,
 ) -> Result<(u64, Sha256Hash), VolumeError> {
     let mut hasher = Sha256::new();
     let mut buf = vec![0; READ_BACK];
@@ -362,11 +362,8 @@ pub(super) fn write_small(
     let file = files.create(path).map_err(VolumeError::io("make", path))?;
     file.write_at(0, content)
         .map_err(VolumeError::io("write", path))?;
-    let (progress, written) = std::sync::mpsc::channel();
-    let _ = progress.send(content.len() as u64);
-    drop(progress);
     let meant = (content.len() as u64, Sha256Hash::of(content));
-    let read = sync_and_read_back(file.as_ref(), path, &written)?;
+    let read = sync_and_read_back(file.as_ref(), path, [meant.0])?;
     if read != meant {
         return Err(VolumeError::corrupt(
             format!("{}, read back", path.display()),

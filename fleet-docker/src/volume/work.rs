@@ -35,7 +35,7 @@ const TMP: &str = ".tmp-";
 
 /// The store without its port.
 #[derive(Debug)]
-pub(super) struct Work {
+pub(crate) struct Work {
     pub(super) root: PathBuf,
     pub(super) options: SnapshotOptions,
     pub(super) files: Arc<dyn Files>,
@@ -193,7 +193,7 @@ impl Work {
         }
         let published = self
             .fill(request, &tmp, first, control)
-            .and_then(|()| self.publish(request, &tmp));
+            .and_then(|()| self.publish(&request.id, &request.instance, &tmp));
         if published.is_err() {
             // What is left would never be visible; the failure is what must be told.
             let _ = remove_tree(&tmp);
@@ -314,14 +314,19 @@ impl Work {
     }
 
     /// Makes a filled folder visible, durably.
-    fn publish(&self, request: &SnapshotRequest, tmp: &Path) -> Result<SnapshotInfo, VolumeError> {
-        let stored = Stored::load(tmp, &request.id)?;
-        let folder = self.root.join(instance_folder(&request.instance));
+    pub(super) fn publish(
+        &self,
+        id: &SnapshotId,
+        instance: &InstanceId,
+        tmp: &Path,
+    ) -> Result<SnapshotInfo, VolumeError> {
+        let stored = Stored::load(tmp, id)?;
+        let folder = self.root.join(instance_folder(instance));
         self.files
             .create_dir(&folder)
             .map_err(VolumeError::io("make", folder.as_path()))?;
         self.sync_dir(&self.root)?;
-        let dir = folder.join(request.id.to_string());
+        let dir = folder.join(id.to_string());
         self.files
             .rename(tmp, &dir)
             .map_err(VolumeError::io("publish", dir.as_path()))?;
@@ -506,7 +511,7 @@ impl Work {
         Stored::load(&dir, id)
     }
 
-    fn find(&self, id: &SnapshotId) -> Result<Option<PathBuf>, VolumeError> {
+    pub(super) fn find(&self, id: &SnapshotId) -> Result<Option<PathBuf>, VolumeError> {
         let name = id.to_string();
         let mut dirs = self
             .instance_folders()?
@@ -522,11 +527,11 @@ impl Work {
             .collect())
     }
 
-    fn tmp(&self, id: &SnapshotId) -> PathBuf {
+    pub(super) fn tmp(&self, id: &SnapshotId) -> PathBuf {
         self.root.join(format!("{TMP}{id}"))
     }
 
-    fn fresh_tmp(&self, id: &SnapshotId) -> Result<PathBuf, VolumeError> {
+    pub(super) fn fresh_tmp(&self, id: &SnapshotId) -> Result<PathBuf, VolumeError> {
         let tmp = self.tmp(id);
         remove_tree(&tmp)?;
         self.files
@@ -535,7 +540,7 @@ impl Work {
         Ok(tmp)
     }
 
-    fn sync_dir(&self, dir: &Path) -> Result<(), VolumeError> {
+    pub(super) fn sync_dir(&self, dir: &Path) -> Result<(), VolumeError> {
         self.files
             .sync_dir(dir)
             .map_err(VolumeError::io("sync the folder", dir))

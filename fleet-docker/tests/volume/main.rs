@@ -1,5 +1,14 @@
 //! Snapshots on real file systems, compared with tools that are not ours.
 
+mod by_hand;
+mod corrupt;
 mod every_kind;
+mod faults;
+mod file_systems;
+mod helper;
+mod hostile;
+mod killed;
+mod random;
 mod store;
 mod support;
+mod writers;

@@ -32,6 +32,15 @@ impl Place {
     pub(crate) fn with(options: SnapshotOptions, files: Arc<dyn Files>) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         std::fs::create_dir(dir.path().join("volume")).expect("a volume");
+        Self::at(dir, options, files)
+    }
+
+    /// In a folder that holds the volume already.
+    pub(crate) fn at(
+        dir: tempfile::TempDir,
+        options: SnapshotOptions,
+        files: Arc<dyn Files>,
+    ) -> Self {
         let store = LocalSnapshotStore::open_with(&dir.path().join("snapshots"), options, files)
             .expect("a store");
         Self { dir, store }
@@ -141,7 +150,7 @@ pub(crate) fn portrait(tree: &Path) -> String {
 #[track_caller]
 pub(crate) fn assert_same_trees(expected: &Path, found: &Path) {
     let script = format!(
-        "rsync -aHAXn --no-specials --devices --delete --checksum --itemize-changes {}/ {}/",
+        "rsync -aHAXn --exclude=/socket --delete --checksum --itemize-changes {}/ {}/",
         expected.display(),
         found.display()
     );

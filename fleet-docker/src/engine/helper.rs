@@ -1,0 +1,133 @@
+//! What helpers need of the engine: an image made here, and a container whose pipes we hold.
+
+use bollard::container::LogOutput;
+use bollard::query_parameters::{AttachContainerOptionsBuilder, CreateImageOptionsBuilder};
+use bytes::Bytes;
+use fleet_core::ids::ContainerId;
+use fleet_core::ports::PortError;
+use futures::StreamExt;
+use serde_json::Value;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::mpsc;
+
+use super::{CALL_LIMIT, DockerEngine, WORK_LIMIT, limited};
+use crate::error;
+use crate::helper::Pipes;
+
+/// Most bytes of a helper's complaints that are logged.
+const COMPLAINT_MOST: usize = 4096;
+
+impl DockerEngine {
+    /// Whether there is an image of this name.
+    pub(crate) async fn has_image(&self, name: &str) -> Result<bool, PortError> {
+        Ok(self.image_raw(name).await?.is_some())
+    }
+
+    /// Makes an image of one layer from a tar archive.
+    pub(crate) async fn import_image(
+        &self,
+        name: &str,
+        archive: Vec<u8>,
+        change: &str,
+    ) -> Result<(), PortError> {
+        let op = "import an image";
+        let (repository, tag) = name.split_once(':').unwrap_or((name, "latest"));
+        let options = CreateImageOptionsBuilder::new()
+            .from_src("-")
+            .repo(repository)
+            .tag(tag)
+            .changes(vec![change.to_owned()])
+            .build();
+        let body = bollard::body_full(Bytes::from(archive));
+        let mut items = Box::pin(self.docker.create_image(Some(options), Some(body), None));
+        let reading = async {
+            while let Some(item) = items.next().await {
+                item.map_err(|source| error::from_bollard(op, source))?;
+            }
+            Ok(())
+        };
+        tokio::time::timeout(WORK_LIMIT, reading)
+            .await
+            .map_err(|_| error::timeout(op))?
+    }
+
+    /// Makes a container, takes its pipes, starts it.
+    pub(crate) async fn start_attached(
+        &self,
+        op: &'static str,
+        name: &str,
+        body: &Value,
+    ) -> Result<Pipes, PortError> {
+        let (id, _warnings) = self.create_raw(name, body).await?;
+        match self.attach_and_start(op, &id).await {
+            Ok(pipes) => Ok(pipes),
+            Err(error) => {
+                if let Err(left) = self.remove_stopped(&id).await {
+                    tracing::warn!(container = %id, error = %left, "a half-made helper could not be removed");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes a container of fleet's own, running or not.
+    pub(crate) async fn remove_tool(&self, id: &ContainerId) -> Result<(), PortError> {
+        self.remove_stopped(id).await
+    }
+
+    async fn attach_and_start(
+        &self,
+        op: &'static str,
+        id: &ContainerId,
+    ) -> Result<Pipes, PortError> {
+        let options = AttachContainerOptionsBuilder::new()
+            .stream(true)
+            .stdin(true)
+            .stdout(true)
+            .stderr(true)
+            .build();
+        let attach = self.docker.attach_container(id.as_str(), Some(options));
+        let attached = limited(op, CALL_LIMIT, attach).await?;
+        let (pipes, input, output) = Pipes::new(id.clone());
+        tokio::spawn(pump_in(input, attached.input));
+        tokio::spawn(pump_out(id.clone(), attached.output, output));
+        self.start_and_look(id).await?;
+        Ok(pipes)
+    }
+}
+
+async fn pump_in(
+    mut from: mpsc::Receiver<Bytes>,
+    mut to: std::pin::Pin<Box<dyn tokio::io::AsyncWrite + Send>>,
+) {
+    while let Some(bytes) = from.recv().await {
+        // A broken pipe shows on the other pipe, with the reason.
+        if to.write_all(&bytes).await.is_err() || to.flush().await.is_err() {
+            return;
+        }
+    }
+    let _ = to.shutdown().await;
+}
+
+async fn pump_out(
+    id: ContainerId,
+    mut from: std::pin::Pin<
+        Box<dyn futures::Stream<Item = Result<LogOutput, bollard::errors::Error>> + Send>,
+    >,
+    to: mpsc::Sender<std::io::Result<Bytes>>,
+) {
+    while let Some(item) = from.next().await {
+        let item = match item {
+            Ok(LogOutput::StdErr { message }) => {
+                let text = String::from_utf8_lossy(&message[..message.len().min(COMPLAINT_MOST)]);
+                tracing::warn!(container = %id, "a helper says: {}", text.trim_end());
+                continue;
+            }
+            Ok(output) => Ok(output.into_bytes()),
+            Err(error) => Err(std::io::Error::other(error)),
+        };
+        if to.send(item).await.is_err() {
+            return;
+        }
+    }
+}
