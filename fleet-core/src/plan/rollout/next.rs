@@ -540,6 +540,13 @@ impl Step<'_> {
         if self.state.phase == Phase::Running {
             self.settle_wave();
         }
+        if matches!(
+            self.state.phase,
+            Phase::Aborting { .. } | Phase::Superseding { .. }
+        ) {
+            // One that would be tried again is not, once nothing starts any more.
+            self.cancel_queued("the rollout was stopped");
+        }
         if self.state.claims().next().is_some() {
             return;
         }
