@@ -200,12 +200,13 @@ impl Context {
             .docker_host
             .clone()
             .or_else(|| self.config().docker_host.clone());
-        DockerEngine::connect(&ConnectOptions { host })
+        let engine = DockerEngine::connect(&ConnectOptions { host })
             .await
             .or_exit(
                 Exit::Failed,
                 "no engine can be used; fleet doctor says what is missing",
-            )
+            )?;
+        Ok(engine.with_registries(&self.registry_options()))
     }
 
     /// The snapshots of the data directory.
@@ -238,15 +239,20 @@ impl Context {
     /// # Errors
     /// A certificate cannot be read.
     pub(crate) fn registry(&self) -> Outcome<RegistryClient> {
+        RegistryClient::new(self.registry_options())
+            .or_exit(Exit::Usage, "the registries' settings cannot be used")
+    }
+
+    /// How registries are reached, by us and by the engine.
+    fn registry_options(&self) -> RegistryOptions {
         let hosts = &self.config().registries;
-        let options = RegistryOptions {
+        RegistryOptions {
             hosts: hosts
                 .iter()
                 .map(|(name, host)| (name.clone(), host_options(host)))
                 .collect(),
             ..RegistryOptions::default()
-        };
-        RegistryClient::new(options).or_exit(Exit::Usage, "the registries' settings cannot be used")
+        }
     }
 
     /// Who asks: the user's name for the event log.

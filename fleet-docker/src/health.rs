@@ -225,3 +225,58 @@ pub(crate) fn contains(found: &Value, expected: &Value) -> bool {
         (found, expected) => found == expected,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(found: Value, expected: Value, expect: bool) {
+        assert_eq!(contains(&found, &expected), expect, "{expected} in {found}");
+    }
+
+    #[test]
+    fn an_answer_contains_what_is_expected_at_any_depth() {
+        let answer = json!({ "status": "ok", "checks": [{ "name": "db", "up": true }, { "name": "q" }], "n": 1 });
+        check(answer.clone(), json!({}), true);
+        check(answer.clone(), json!({ "status": "ok" }), true);
+        check(answer.clone(), json!({ "status": "OK" }), false);
+        check(
+            answer.clone(),
+            json!({ "checks": [{ "name": "q" }, { "up": true }] }),
+            true,
+        );
+        check(
+            answer.clone(),
+            json!({ "checks": [{ "name": "db", "up": false }] }),
+            false,
+        );
+        check(answer.clone(), json!({ "n": 1.0 }), true);
+        check(answer.clone(), json!({ "none": null }), false);
+        check(answer, json!([]), false);
+        check(json!([1, 2]), json!([2]), true);
+        check(json!("ok"), json!("ok"), true);
+        check(json!(null), json!(null), true);
+    }
+
+    #[test]
+    fn the_network_of_the_mode_is_asked_first() {
+        let place = |network: &str, address: &str| fleet_core::model::NetworkAttachment {
+            network: network.to_owned(),
+            addresses: vec![address.parse().expect("an address")],
+        };
+        let order = |mode: &str| {
+            let mut container = crate::engine::plain_container();
+            container.network_mode = mode.to_owned();
+            container.networks = vec![place("back", "10.0.0.2"), place("bridge", "10.0.0.3")];
+            own_addresses(&container)
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(order("default"), ["10.0.0.3", "10.0.0.2"]);
+        assert_eq!(order("back"), ["10.0.0.2", "10.0.0.3"]);
+    }
+}

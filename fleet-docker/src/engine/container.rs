@@ -221,3 +221,85 @@ pub(crate) fn string_map(value: &Value) -> BTreeMap<String, String> {
         .map(|(key, value)| (key.clone(), text(value).to_owned()))
         .collect()
 }
+
+/// A container about which nothing is special, for tests.
+#[cfg(test)]
+pub(crate) fn plain_container() -> Container {
+    let raw = serde_json::json!({
+        "Id": "0".repeat(64),
+        "Name": "/web",
+        "Image": format!("sha256:{}", "1".repeat(64)),
+        "State": { "Status": "created", "StartedAt": "0001-01-01T00:00:00Z" },
+    });
+    container(&raw, &|_| None).expect("a whole answer")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_container_that_never_ran_has_no_times_and_no_exit_code() {
+        let container = plain_container();
+        assert_eq!((container.started_at, container.finished_at), (None, None));
+        assert_eq!(container.exit_code, None);
+        assert_eq!(container.name, "web");
+        assert_eq!(container.restart_policy, RestartPolicy::No);
+    }
+
+    #[test]
+    fn an_answer_that_makes_no_sense_is_refused() {
+        for raw in [json!({}), json!({ "Id": "abc", "Image": "x" })] {
+            let error = container(&raw, &|_| None).expect_err("no usable id");
+            assert_eq!(error.kind(), PortErrorKind::Failed);
+        }
+        assert!(run_state(&json!({ "Status": "levitating" })).is_err());
+    }
+
+    #[test]
+    fn mounts_include_memory_and_say_what_may_be_written() {
+        let raw = json!({
+            "Mounts": [
+                { "Type": "volume", "Name": "data", "Driver": "local", "Source": "/v/data", "Destination": "/data", "RW": true },
+                { "Type": "bind", "Source": "/srv", "Destination": "/srv", "RW": false },
+                { "Type": "npipe", "Source": "x", "Destination": "/x", "RW": true },
+            ],
+            "HostConfig": { "Tmpfs": { "/scratch": "size=1m", "/frozen": "ro" } },
+        });
+        let mounts = mounts(&raw);
+        let of = |target: &str| {
+            mounts
+                .iter()
+                .find(|mount| mount.target == target)
+                .expect("mounted")
+        };
+        assert!(of("/data").writable && !of("/srv").writable);
+        assert_eq!(of("/scratch").kind, MountKind::Tmpfs);
+        assert!(of("/scratch").writable && !of("/frozen").writable);
+        assert_eq!(of("/x").kind, MountKind::Other);
+    }
+
+    #[test]
+    fn only_tcp_ports_are_ports_of_a_health_check() {
+        let ports = json!({ "ExposedPorts": { "9000/tcp": {}, "53/udp": {}, "80": {} } });
+        assert_eq!(exposed_ports(&ports), [80, 9000]);
+    }
+
+    #[test]
+    fn parents_are_found_in_every_namespace() {
+        let host = json!({
+            "NetworkMode": "container:a", "PidMode": "container:b", "IpcMode": "shareable", "VolumesFrom": ["c:ro"],
+        });
+        let found: Vec<_> = parent_references(&host)
+            .into_iter()
+            .map(|parent| (parent.via, parent.reference))
+            .collect();
+        let expect = [("network", "a"), ("pid", "b"), ("volumes_from", "c")];
+        assert_eq!(
+            found,
+            expect.map(|(via, reference)| (via, reference.to_owned()))
+        );
+    }
+}

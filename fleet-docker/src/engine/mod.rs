@@ -33,6 +33,9 @@ use bollard::Docker;
 use fleet_core::ports::{PortError, PortErrorKind};
 
 use crate::error;
+use crate::registry::RegistryOptions;
+#[cfg(test)]
+pub(crate) use container::plain_container;
 pub(crate) use container::volumes_from_reference;
 use endpoint::Endpoint;
 pub(crate) use raw::{RawClient, plain_client_builder};
@@ -60,6 +63,7 @@ pub struct DockerEngine {
     raw: RawClient,
     endpoint: Endpoint,
     api_version: ApiVersion,
+    registries: Arc<RegistryOptions>,
     tag_locks: Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>,
 }
 
@@ -120,8 +124,17 @@ impl DockerEngine {
             raw,
             endpoint,
             api_version,
+            registries: Arc::default(),
             tag_locks: Arc::default(),
         })
+    }
+
+    /// The same connection, whose pulls use the credentials of these registries. Without this call they use those that
+    /// `docker login` keeps.
+    #[must_use]
+    pub fn with_registries(mut self, options: &RegistryOptions) -> Self {
+        self.registries = Arc::new(options.clone());
+        self
     }
 
     /// The engine's address as `DOCKER_HOST` would have it, for child processes.

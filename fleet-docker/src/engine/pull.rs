@@ -11,11 +11,12 @@ use bollard::query_parameters::RemoveImageOptionsBuilder;
 use fleet_core::image::PinnedImage;
 use fleet_core::model::{ImageInfo, Platform};
 use fleet_core::ports::{PortError, PortErrorKind, Progress, ProgressSink};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{DockerEngine, WORK_LIMIT, images, limited};
 use crate::error;
 use crate::json::text;
+use crate::registry::for_engine;
 
 const OP: &str = "pull an image";
 /// Longest wait for the engine to begin its answer: it asks the registry first.
@@ -42,7 +43,7 @@ impl DockerEngine {
             ("tag", digest.as_str()),
             ("platform", wanted.as_str()),
         ];
-        let headers = registry_auth(image.image.registry()).await;
+        let headers = self.registry_auth(image.image.registry()).await?;
         let mut items = self
             .raw
             .post_lines(OP, &["images", "create"], &query, &headers, HEAD_LIMIT)
@@ -65,6 +66,20 @@ impl DockerEngine {
                 Err(error)
             }
         }
+    }
+
+    /// The header with the credentials for a registry: those configured, else those that `docker login` keeps.
+    async fn registry_auth(
+        &self,
+        registry: &str,
+    ) -> Result<Vec<(&'static str, String)>, PortError> {
+        let auth = for_engine(registry, &self.registries).await?;
+        let encode =
+            |auth: Value| base64::engine::general_purpose::URL_SAFE.encode(auth.to_string());
+        Ok(auth
+            .map(|auth| ("X-Registry-Auth", encode(auth)))
+            .into_iter()
+            .collect())
     }
 
     /// Gives back what a pull brought and nobody can use. If somebody does use it after all, it stays.
@@ -138,28 +153,4 @@ fn platform_text(platform: &Platform) -> String {
         text.push_str(&platform.variant);
     }
     text
-}
-
-/// The header with the user's own credentials for a registry, as `docker login` keeps them; none without a login.
-async fn registry_auth(registry: &str) -> Vec<(&'static str, String)> {
-    let server = match registry {
-        "docker.io" => "https://index.docker.io/v1/".to_owned(),
-        other => other.to_owned(),
-    };
-    let asked = {
-        let server = server.clone();
-        // A credential helper is a child process, and the library waits for it.
-        tokio::task::spawn_blocking(move || docker_credential::get_credential(&server)).await
-    };
-    let auth = match asked {
-        Ok(Ok(docker_credential::DockerCredential::UsernamePassword(username, password))) => {
-            json!({ "username": username, "password": password, "serveraddress": server })
-        }
-        Ok(Ok(docker_credential::DockerCredential::IdentityToken(token))) => {
-            json!({ "identitytoken": token, "serveraddress": server })
-        }
-        Ok(Err(_)) | Err(_) => return Vec::new(),
-    };
-    let encoded = base64::engine::general_purpose::URL_SAFE.encode(auth.to_string());
-    vec![("X-Registry-Auth", encoded)]
 }

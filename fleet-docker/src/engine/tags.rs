@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+use backon::Retryable as _;
 use bollard::query_parameters::{RemoveImageOptionsBuilder, TagImageOptionsBuilder};
 use fleet_core::ids::ImageId;
 use fleet_core::ports::{PortError, PortErrorKind};
@@ -86,21 +87,35 @@ impl DockerEngine {
         if before.as_ref() == Some(image) {
             return call.await;
         }
-        self.set_tag(image, reference).await?;
-        let result = call.await;
-        let put_back = match &before {
-            Some(before) => self.set_tag(before, reference).await,
-            None => match self.remove_tag(reference).await {
-                // It is the image's only name and the new container uses it: nobody had the name before, so it may
-                // stay until the update ends.
-                Err(error) if error.kind() == PortErrorKind::Conflict => Ok(()),
-                other => other,
-            },
+        // The tag may have moved although its answer was lost, so it is put back in either case.
+        let result = match self.set_tag(image, reference).await {
+            Ok(()) => call.await,
+            Err(error) => Err(error),
         };
+        let put_back = self.put_back(reference, before.as_ref()).await;
         match (result, put_back) {
             (Ok(value), Ok(())) => Ok(value),
             (Ok(_), Err(error)) | (Err(error), _) => Err(error),
         }
+    }
+
+    /// Puts a tag back to where it pointed, and asks again if the answer is lost: a tag on the wrong image outlives us.
+    async fn put_back(&self, reference: &str, before: Option<&ImageId>) -> Result<(), PortError> {
+        let put = || async {
+            match before {
+                Some(before) => self.set_tag(before, reference).await,
+                None => match self.remove_tag(reference).await {
+                    // It is the image's only name and the new container uses it: nobody had the name before, so it
+                    // may stay until the update ends.
+                    Err(error) if error.kind() == PortErrorKind::Conflict => Ok(()),
+                    other => other,
+                },
+            }
+        };
+        let again = backon::ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(50))
+            .with_max_times(4);
+        put.retry(again).when(PortError::is_transient).await
     }
 }
 

@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 
 use docker_credential::{CredentialRetrievalError, DockerCredential};
 use fleet_core::ports::PortError;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use super::endpoint::Endpoint;
 use super::error::denied;
-use super::options::{DockerConfig, Login, Secret};
+use super::options::{DockerConfig, Login, RegistryOptions, Secret};
 
 /// Credentials in hand. `Debug` shows no secret.
 #[derive(Debug, Clone)]
@@ -48,6 +48,31 @@ pub(super) async fn find(
     })
     .await
     .map_err(|error| denied("the credentials could not be looked up").with_source(error))?
+}
+
+/// The credentials of a registry as the engine takes them for a pull, none without a login.
+pub(crate) async fn for_engine(
+    registry: &str,
+    options: &RegistryOptions,
+) -> Result<Option<serde_json::Value>, PortError> {
+    let host = options.hosts.get(registry).cloned().unwrap_or_default();
+    let Some(endpoint) = Endpoint::of(registry, &host) else {
+        return Ok(None);
+    };
+    let server = &endpoint.credential_key;
+    let found = find(&endpoint, host.login.as_ref(), &options.docker_config).await?;
+    Ok(match &found {
+        Credentials::Anonymous => None,
+        Credentials::Password { username, password } => Some(serde_json::json!({
+            "username": username,
+            "password": password.expose_secret(),
+            "serveraddress": server,
+        })),
+        Credentials::IdentityToken(token) => Some(serde_json::json!({
+            "identitytoken": token.expose_secret(),
+            "serveraddress": server,
+        })),
+    })
 }
 
 fn configured(registry: &str, login: Login) -> Result<Credentials, PortError> {

@@ -32,5 +32,6 @@ mod wire;
 
 pub use client::RegistryClient;
 pub use cosign::{CosignOptions, CosignTrust, CosignVerifier};
+pub(crate) use credentials::for_engine;
 pub use error::OptionsError;
 pub use options::{DockerConfig, HostOptions, Login, Observer, RegistryOptions, Secret, Seen};

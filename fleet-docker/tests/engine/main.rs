@@ -1,6 +1,7 @@
 //! The adapter against a real engine. A missing engine fails these tests; nothing is skipped.
 
 mod compose;
+mod faults;
 mod group;
 mod guard;
 mod health;
@@ -10,4 +11,5 @@ mod kit;
 mod lifecycle;
 mod matrix;
 mod networks;
+mod proxy;
 mod volumes;

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use fleet_core::model::FrozenSpec;
 use fleet_core::ports::{ContainerRuntime as _, PortErrorKind};
+use fleet_docker::recreate::{By, Spec, spec_diff};
 use fleet_testkit::{Image, Lab, docker, try_docker};
 use serde_json::{Value, json};
 
@@ -318,4 +320,76 @@ async fn freeze_refuses_when_the_old_image_is_gone() {
     try_docker(&["rmi", "--force", &lab.image_id(&old)]).expect("forced");
     let refused = engine.freeze(&id(&web)).await.expect_err("no image");
     assert_eq!(refused.kind(), PortErrorKind::NotFound, "{refused}");
+}
+
+#[tokio::test]
+async fn two_updates_in_a_row_and_back_lose_nothing() {
+    let lab = Lab::new("row");
+    let (old, new) = images(&lab);
+    let engine = engine().await;
+    let volume = lab.volume("data");
+    let web = lab
+        .run("web")
+        .options(&[
+            "--env",
+            "MINE=1",
+            "--env",
+            "SHARED=mine",
+            "--label",
+            "mine=x",
+            "--user",
+            "0",
+            "--memory",
+            "64m",
+        ])
+        .options(&[
+            "--health-retries",
+            "9",
+            "--stop-timeout",
+            "3",
+            "--restart",
+            "always",
+            "--tmpfs",
+            "/scratch",
+        ])
+        .options(&[
+            "--volume",
+            "/anonymous",
+            "--volume",
+            &format!("{volume}:/data"),
+        ])
+        .create(&old);
+    let first = engine.freeze(&id(&web)).await.expect("frozen");
+    let mut current = first.clone();
+    for (round, image) in [&new, &old, &new, &old].into_iter().enumerate() {
+        let name = lab.name(&format!("round{round}"));
+        let made = candidate(
+            &engine,
+            &current,
+            &image_id(&lab, image),
+            image,
+            &name,
+            Vec::new(),
+        )
+        .await
+        .expect("created");
+        current = engine.freeze(&made.id).await.expect("frozen");
+    }
+    // Back on the first image only the marks of the recreate itself are left.
+    let spec = |frozen: &FrozenSpec| Spec::of(frozen).expect("read");
+    let differences = spec_diff(&spec(&first), &spec(&current));
+    for difference in &differences {
+        assert!(
+            difference.is_expected() && difference.by == By::Fleet,
+            "{difference}"
+        );
+    }
+    let volumes = |frozen: &FrozenSpec| {
+        frozen
+            .container
+            .writable_volumes()
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(volumes(&first), volumes(&current));
 }

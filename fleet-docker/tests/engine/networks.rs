@@ -1,7 +1,7 @@
 //! Addresses, aliases and MAC addresses: what was asked for stays, what the engine made up is made anew.
 
 use fleet_core::ports::ContainerRuntime as _;
-use fleet_testkit::{Container, Lab, docker};
+use fleet_testkit::{Container, Lab, docker, docker_json};
 use serde_json::{Value, json};
 
 use crate::kit::{engine, id, images, update};
@@ -59,7 +59,7 @@ async fn two_networks_keep_static_addresses_and_pinned_mac() {
             .expect("started")
             .running
     );
-    let raw = fleet_testkit::docker_json(&["container", "inspect", updated.created.id.as_str()]);
+    let raw = docker_json(&["container", "inspect", updated.created.id.as_str()]);
     let networks = &raw["NetworkSettings"]["Networks"];
     assert_eq!(networks[&front]["IPAddress"], ipv4);
     assert_eq!(networks[&front]["GlobalIPv6Address"], ipv6);
