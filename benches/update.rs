@@ -1,0 +1,252 @@
+//! What one update costs, against the raw engine calls for the same images, in one run.
+//!
+//! Both are measured in turn, so that whatever else the machine does hits both. Two ratios are printed, each of
+//! medians: the time without service (last answer of the old version to first answer of the new one, asked every 5 ms),
+//! and the whole. The raw sequence stands for somebody who does by hand what has to be done: look for the image, create
+//! the new container and a guard, stop, start, remove.
+//!
+//! Argument: `--rounds N` (default 15).
+
+#[path = "../tests/engine/embedded.rs"]
+#[expect(dead_code, reason = "the bench uses a part of what the tests share")]
+mod embedded;
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bollard::Docker;
+use bollard::models::{ContainerCreateBody, HostConfig, PortBinding};
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions,
+    StopContainerOptions,
+};
+use fleet_core::update::Outcome;
+use fleet_testkit::{Image, Lab};
+
+/// Pause between two questions of the probe.
+const ASK_EVERY: Duration = Duration::from_millis(5);
+
+type Result<T> = anyhow::Result<T>;
+
+/// One measurement.
+#[derive(Debug, Clone, Copy)]
+struct Cost {
+    down: Duration,
+    whole: Duration,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let measured = std::env::args().any(|arg| arg == "--bench");
+    let rounds = if measured { rounds().unwrap_or(15) } else { 1 };
+    let docker = Docker::connect_with_local_defaults()?
+        .negotiate_version()
+        .await?;
+    let (mut raw, mut fleet) = (Vec::new(), Vec::new());
+    for round in 0..rounds {
+        raw.push(raw_calls(&docker).await?);
+        fleet.push(by_fleet().await?);
+        eprintln!(
+            "round {}: raw {:?}, fleet {:?}",
+            round + 1,
+            raw[round],
+            fleet[round]
+        );
+    }
+    let down = (
+        median(&raw, |cost| cost.down),
+        median(&fleet, |cost| cost.down),
+    );
+    let whole = (
+        median(&raw, |cost| cost.whole),
+        median(&fleet, |cost| cost.whole),
+    );
+    println!(
+        "time without service: raw {:?}, fleet {:?}, ratio {:.2}",
+        down.0,
+        down.1,
+        ratio(down)
+    );
+    println!(
+        "whole update:         raw {:?}, fleet {:?}, ratio {:.2}",
+        whole.0,
+        whole.1,
+        ratio(whole)
+    );
+    Ok(())
+}
+
+fn rounds() -> Option<usize> {
+    let mut args = std::env::args().skip_while(|arg| arg != "--rounds");
+    args.nth(1)?.parse().ok()
+}
+
+fn median(costs: &[Cost], of: impl Fn(&Cost) -> Duration) -> Duration {
+    let mut values: Vec<_> = costs.iter().map(of).collect();
+    values.sort();
+    values[values.len() / 2]
+}
+
+fn ratio((raw, fleet): (Duration, Duration)) -> f64 {
+    fleet.as_secs_f64() / raw.as_secs_f64()
+}
+
+/// Asks without end; notes the last answer of the old version and the first of the new one.
+struct Asker {
+    stop: Arc<AtomicBool>,
+    thread: thread::JoinHandle<Option<Duration>>,
+}
+
+impl Asker {
+    fn start(address: SocketAddr, new_version: &'static str) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = thread::spawn(move || {
+            let mut last_old = None;
+            while !stopped.load(Ordering::Relaxed) {
+                let answer = fleet_testkit::get(address, "/version", Duration::from_millis(200));
+                match answer.ok().map(|answer| answer.body) {
+                    Some(body) if body.trim() == new_version => {
+                        return Some(last_old?).map(|old: Instant| old.elapsed());
+                    }
+                    Some(_) => last_old = Some(Instant::now()),
+                    None => {}
+                }
+                thread::sleep(ASK_EVERY);
+            }
+            None
+        });
+        Self { stop, thread }
+    }
+
+    /// The time without service. Waits for the new version to have answered, at most 10 s.
+    fn end(self) -> Result<Duration> {
+        let start = Instant::now();
+        while !self.thread.is_finished() && start.elapsed() < Duration::from_secs(10) {
+            thread::sleep(ASK_EVERY);
+        }
+        self.stop.store(true, Ordering::Relaxed);
+        let seen = self
+            .thread
+            .join()
+            .map_err(|_| anyhow::anyhow!("the asker panicked"))?;
+        seen.ok_or_else(|| anyhow::anyhow!("the new version never answered"))
+    }
+}
+
+/// A lab with both images, a volume and a free port of the host.
+struct Stage {
+    lab: Lab,
+    old: String,
+    new: String,
+    volume: String,
+    port: u16,
+}
+
+impl Stage {
+    fn new() -> Result<Self> {
+        let lab = Lab::new("bench");
+        let old = lab.import("app:1", &Image::new("1", ""));
+        let new = lab.import("app:2", &Image::new("2", ""));
+        let volume = lab.volume("data");
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        Ok(Self {
+            lab,
+            old,
+            new,
+            volume,
+            port,
+        })
+    }
+
+    fn address(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.port).into()
+    }
+
+    fn start_old(&self) -> fleet_testkit::Container {
+        let publish = format!("127.0.0.1:{}:8080", self.port);
+        let run = self
+            .lab
+            .run("web")
+            .managed()
+            .options(&["--publish", &publish]);
+        let web = run.volume(&self.volume, "/data").start(&self.old);
+        web.wait_up();
+        web
+    }
+}
+
+async fn by_fleet() -> Result<Cost> {
+    let stage = Stage::new()?;
+    let web = stage.start_old();
+    let fleet = embedded::Embedded::new().await;
+    let asker = Asker::start(stage.address(), "2");
+    let start = Instant::now();
+    let report = fleet.update(&web.name, &stage.new).await?;
+    let whole = start.elapsed();
+    anyhow::ensure!(report.outcome == Some(Outcome::Committed), "{report:?}");
+    Ok(Cost {
+        down: asker.end()?,
+        whole,
+    })
+}
+
+async fn raw_calls(docker: &Docker) -> Result<Cost> {
+    let stage = Stage::new()?;
+    let web = stage.start_old();
+    let asker = Asker::start(stage.address(), "2");
+    let start = Instant::now();
+    docker.inspect_image(&stage.new).await?;
+    let new = create(docker, &stage, "web2", &stage.new, true).await?;
+    // The guard: created from the old image, given its program, started.
+    let guard = create(docker, &stage, "guard", &stage.old, false).await?;
+    docker
+        .start_container(&guard, None::<StartContainerOptions>)
+        .await?;
+    docker
+        .stop_container(&web.id, None::<StopContainerOptions>)
+        .await?;
+    docker
+        .start_container(&new, None::<StartContainerOptions>)
+        .await?;
+    let down = asker.end()?;
+    let force = RemoveContainerOptionsBuilder::new().force(true).build();
+    docker
+        .remove_container(&web.id, Some(RemoveContainerOptionsBuilder::new().build()))
+        .await?;
+    docker.remove_container(&guard, Some(force)).await?;
+    Ok(Cost {
+        down,
+        whole: start.elapsed(),
+    })
+}
+
+async fn create(
+    docker: &Docker,
+    stage: &Stage,
+    name: &str,
+    image: &str,
+    publish: bool,
+) -> Result<String> {
+    let binding = PortBinding {
+        host_ip: Some("127.0.0.1".to_owned()),
+        host_port: Some(stage.port.to_string()),
+    };
+    let ports = publish.then(|| [("8080/tcp".to_owned(), Some(vec![binding]))].into());
+    let body = ContainerCreateBody {
+        image: Some(image.to_owned()),
+        host_config: Some(HostConfig {
+            binds: Some(vec![format!("{}:/data", stage.volume)]),
+            port_bindings: ports,
+            ..HostConfig::default()
+        }),
+        ..ContainerCreateBody::default()
+    };
+    let options = CreateContainerOptionsBuilder::new()
+        .name(&stage.lab.name(name))
+        .build();
+    Ok(docker.create_container(Some(options), body).await?.id)
+}
