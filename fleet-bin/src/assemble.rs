@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use fleet_core::engine::{Fleet, FleetOptions, FleetPorts};
+use fleet_core::engine::rollout::Orchestrator;
+use fleet_core::engine::{Fleet, FleetOptions, FleetPorts, FleetUpdater};
 use fleet_core::ids::ContainerId;
 use fleet_core::model::labels::DEFAULT_PREFIX;
-use fleet_core::ports::UpdatePorts;
+use fleet_core::plan::strategy::StrategyRegistry;
+use fleet_core::ports::{RolloutStore, UpdatePorts};
 use fleet_docker::registry::{HostOptions, Login, RegistryClient, RegistryOptions, Secret};
 use fleet_docker::volume::{LocalSnapshotStore, SnapshotOptions};
 use fleet_docker::{ConnectOptions, DockerEngine};
@@ -47,7 +49,23 @@ pub(crate) struct Writing {
 pub(crate) struct Working {
     /// The façade.
     pub(crate) fleet: Fleet,
+    rollouts: Arc<dyn RolloutStore>,
     _lock: DataLock,
+}
+
+/// A fleet and its rollouts to look at.
+pub(crate) struct Looking {
+    /// The façade.
+    pub(crate) fleet: Fleet,
+    /// Its rollouts; nothing may be changed through it.
+    pub(crate) orchestrator: Orchestrator,
+}
+
+impl Working {
+    /// Drives the rollouts of this fleet, with bars on a terminal.
+    pub(crate) fn orchestrator(&self, context: &Context) -> Orchestrator {
+        context.orchestrator(&self.fleet, self.rollouts.clone())
+    }
 }
 
 impl Context {
@@ -152,8 +170,41 @@ impl Context {
     /// As [`Context::working`].
     pub(crate) async fn working_in(&self, dir: DataDir) -> Outcome<Working> {
         let Writing { dir, store, _lock } = Self::write_in(dir)?;
+        let rollouts = Arc::new(store.clone());
         let fleet = self.fleet(&dir, store).await?;
-        Ok(Working { fleet, _lock })
+        Ok(Working {
+            fleet,
+            rollouts,
+            _lock,
+        })
+    }
+
+    /// A fleet and its rollouts to look at; needs no lock.
+    ///
+    /// # Errors
+    /// As [`Context::looking`].
+    pub(crate) async fn looking_at_rollouts(&self) -> Outcome<Looking> {
+        let (dir, store) = self.read()?;
+        let rollouts = Arc::new(store.clone());
+        let fleet = self.fleet(&dir, store).await?;
+        let orchestrator = self.orchestrator(&fleet, rollouts);
+        Ok(Looking {
+            fleet,
+            orchestrator,
+        })
+    }
+
+    fn orchestrator(&self, fleet: &Fleet, rollouts: Arc<dyn RolloutStore>) -> Orchestrator {
+        let updater = FleetUpdater::new(fleet.clone(), Arc::new(self.ui.sink("rollout")));
+        let update = &fleet.ports().update;
+        let (clock, entropy) = (update.clock.clone(), update.entropy.clone());
+        Orchestrator::new(
+            rollouts,
+            Arc::new(updater),
+            clock,
+            entropy,
+            StrategyRegistry::default(),
+        )
     }
 
     async fn fleet(&self, dir: &DataDir, store: SqliteStore) -> Outcome<Fleet> {

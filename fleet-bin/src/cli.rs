@@ -94,6 +94,12 @@ pub(crate) enum ColorWhen {
 pub(crate) enum Command {
     /// Show instances: image, health, behind or not, state, holds
     Ps,
+    /// Ask the registries once and show what is behind
+    Check {
+        /// End with 10 if something is behind, with 1 if that is not known.
+        #[arg(long)]
+        exit_code: bool,
+    },
     /// Say why an instance is or is not updated, and where each setting comes from
     Explain {
         /// The instance: the name of its container.
@@ -104,6 +110,13 @@ pub(crate) enum Command {
     },
     /// Update instances now and wait for the outcome
     Update(UpdateArgs),
+    /// Show what a rollout would do, and why not to the others
+    Plan(crate::cli_rollout::PlanArgs),
+    /// Start, show and steer rollouts
+    #[command(subcommand)]
+    Rollout(crate::cli_rollout::RolloutCommand),
+    /// Recover, check and roll out what is due, once
+    Run(crate::cli_rollout::RunArgs),
     /// End an update that needs a person
     Resolve(ResolveArgs),
     /// Finish or undo what a killed fleet left

@@ -2,6 +2,7 @@
 
 mod assemble;
 mod cli;
+mod cli_rollout;
 mod commands;
 mod config;
 mod crash;

@@ -1,5 +1,6 @@
 //! One verb per file. Each reads its arguments, calls the libraries, prints, and says how it ends.
 
+mod check;
 mod config;
 mod doctor;
 mod events;
@@ -8,6 +9,8 @@ mod pause;
 mod ps;
 mod recover;
 mod resolve;
+mod rollout;
+mod run;
 mod settings;
 mod snapshot;
 mod tenant;
@@ -24,9 +27,13 @@ use crate::exit::{Exit, Outcome};
 pub(crate) async fn run(context: &Context, command: Command) -> Outcome {
     match command {
         Command::Ps => ps::run(context).await,
+        Command::Check { exit_code } => check::run(context, exit_code).await,
         Command::Explain { instance, spec } => explain::run(context, instance.as_str(), spec).await,
         Command::Update(args) => update::run(context, args).await,
         Command::Resolve(args) => resolve::run(context, args).await,
+        Command::Plan(args) => rollout::plan(context, args).await,
+        Command::Rollout(command) => rollout::run(context, command).await,
+        Command::Run(args) => run::once(context, args).await,
         Command::Recover => recover::run(context).await,
         Command::Snapshot(command) => snapshot::run(context, command).await,
         Command::Doctor => doctor::run(context).await,

@@ -35,6 +35,9 @@ pub enum FleetError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] JournalError),
+    /// A rollout could not be driven.
+    #[error(transparent)]
+    Rollout(#[from] super::rollout::RolloutError),
     /// An update stopped before it had an outcome.
     #[error(transparent)]
     Saga(#[from] SagaError),

@@ -6,6 +6,7 @@
 pub mod rollout;
 
 mod admit;
+mod check;
 mod error;
 mod explain;
 mod instances;
@@ -13,6 +14,7 @@ mod looking;
 mod recovery;
 mod resolve;
 mod snapshots;
+mod tick;
 mod update;
 mod updater;
 
@@ -27,6 +29,7 @@ pub use instances::{InstanceState, InstanceView};
 pub use looking::{Managed, Survey};
 pub use recovery::{Recovery, RecoveryOutcome};
 pub use resolve::{Frozen, Keep};
+pub use tick::{Tick, Ticked};
 pub use update::UpdateRequest;
 pub use updater::FleetUpdater;
 

@@ -1,0 +1,96 @@
+//! `fleet check`: what is new, asked once and kept for `ps` and the planner.
+
+use super::{Fleet, FleetError};
+use crate::detect::{self, Finding, Known, Subject};
+use crate::ids::{HostId, InstanceId};
+use crate::image::Digest;
+use crate::ports::Availability;
+use crate::record::{EventKind, NewEvent};
+use crate::update::Outcome;
+
+/// How far back an instance's updates are looked at to notice a tag that moved back.
+const HISTORY: u32 = 20;
+
+impl Fleet {
+    /// Asks the registries what is new for every managed instance, stores what it found, and records an event for each
+    /// digest that is offered for the first time. Decides nothing.
+    ///
+    /// # Errors
+    /// The engine or the store cannot be asked. A registry that fails is no error but [`detect::Verdict::Unknown`].
+    pub async fn check(&self, actor: &str) -> Result<Vec<Finding>, FleetError> {
+        let survey = self.survey().await?;
+        let host = HostId::local();
+        let followed = survey
+            .managed()
+            .filter(|managed| managed.settings.restricted_by.is_none());
+        let subjects: Vec<Subject> = followed
+            .filter_map(|managed| Subject::new(&host, managed.container, managed.settings))
+            .collect();
+        let earlier = self.ports.availability.available().await?;
+        let known = self.known(&subjects, &earlier).await?;
+        let update = &self.ports.update;
+        let platform = update.runtime.info().await?.platform;
+        let now = update.clock.now();
+        let releases = self.ports.releases.as_ref();
+        let images = update.images.as_ref();
+        let findings = detect::check_all(releases, images, &platform, &subjects, &known, now).await;
+        let rows = findings.iter().filter_map(Finding::availability);
+        self.ports.availability.found(rows.collect()).await?;
+        let events: Vec<_> = findings
+            .iter()
+            .filter(|finding| finding.is_offered() && is_news(finding, &earlier))
+            .map(|finding| NewEvent {
+                tenant: survey
+                    .workload(finding.instance.name.as_str())
+                    .map(|managed| managed.settings.tenant.clone()),
+                instance: Some(finding.instance.clone()),
+                data: serde_json::json!({ "image": finding.image, "digest": finding.digest }),
+                ..NewEvent::new(now, EventKind::UpdateAvailable, actor)
+            })
+            .collect();
+        if !events.is_empty() {
+            self.ports.events.record(events).await?;
+        }
+        Ok(findings)
+    }
+
+    async fn known(
+        &self,
+        subjects: &[Subject],
+        earlier: &[Availability],
+    ) -> Result<Known, FleetError> {
+        let journal = &self.ports.update.journal;
+        let mut known = Known::new()
+            .with_deployed(journal.deployed().await?)
+            .with_findings(earlier);
+        for subject in subjects {
+            let former = self.former(&subject.instance).await?;
+            known = known
+                .with_quarantined(journal.quarantined(&subject.instance).await?)
+                .with_former(&subject.instance, former);
+        }
+        Ok(known)
+    }
+
+    /// Digests that committed on an instance before the one that runs now.
+    async fn former(&self, instance: &InstanceId) -> Result<Vec<Digest>, FleetError> {
+        let history = self.ports.update.journal.history(instance, HISTORY).await?;
+        let committed = history
+            .into_iter()
+            .filter(|update| update.outcome == Some(Outcome::Committed))
+            .filter_map(|update| {
+                let members = update.plan.members.into_iter();
+                let mut ours = members.filter(|member| member.instance == *instance);
+                Some(ours.next()?.target?.image.digest)
+            });
+        // Newest first: the first one is what runs.
+        Ok(committed.skip(1).collect())
+    }
+}
+
+fn is_news(finding: &Finding, earlier: &[Availability]) -> bool {
+    let before = earlier
+        .iter()
+        .find(|known| known.instance == finding.instance);
+    before.is_none_or(|known| known.digest != finding.digest || known.behind != Some(true))
+}
