@@ -208,7 +208,9 @@ impl Checker {
 
     fn moved(&mut self, call: u64, what: &Move) {
         match what {
-            Move::EngineRestart { .. } | Move::EngineKill { .. } => self.engine_moved = true,
+            Move::EngineRestart { .. } | Move::EngineKill { .. } | Move::Reboot { .. } => {
+                self.engine_moved = true;
+            }
             Move::Prune => self.pruned = true,
             Move::Foreign(_) => self.foreign_at = Some(call),
             Move::ClockJump { .. } | Move::FreeBytes(_) => {}

@@ -29,6 +29,8 @@ pub struct FaultPlan {
     pub moves: BTreeMap<u64, Vec<Move>>,
     /// The process dies at this place (see [`super::FakeHost::sites`]), 1 for the first.
     pub die_at_site: Option<u64>,
+    /// The process dies the first time it passes this crash point, for instance `stop.after`.
+    pub die_at_point: Option<String>,
     /// Chance of faults in each call.
     pub rates: Option<FaultRates>,
 }

@@ -174,6 +174,9 @@ impl FakeHost {
             self.clock.jump_to(wall);
             machine.wall = wall;
         }
+        if matches!(what, Move::Reboot { .. }) {
+            self.clock.reboot();
+        }
         machine.make_move(what);
     }
 
@@ -293,7 +296,13 @@ pub struct FakeCrashPoints(FakeHost);
 
 impl CrashPoints for FakeCrashPoints {
     fn reached(&self, point: &str) -> bool {
-        self.0.machine().note("point", point, "");
+        let mut machine = self.0.machine();
+        machine.note("point", point, "");
+        if machine.plan.die_at_point.as_deref() == Some(point) {
+            machine.plan.die_at_point = None;
+            machine.dead = true;
+        }
+        drop(machine);
         self.0.dies()
     }
 }

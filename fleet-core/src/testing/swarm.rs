@@ -178,6 +178,7 @@ impl Kinds {
         let down_for = Duration::from_millis(500 + 1000 * life);
         at(self.restart, 600, Move::EngineRestart { down_for });
         at(self.kill, 600, Move::EngineKill { down_for });
+        at(self.kill, 200, Move::Reboot { down_for });
         at(self.prune, 600, Move::Prune);
         at(self.prune, 200, Move::Prune);
         let days = 86_400_000;

@@ -24,7 +24,7 @@ impl Trace {
         self.lines.get_or_insert_default();
     }
 
-    /// The hash so far (FNV-1a, 64 bits).
+    /// The hash so far: FNV over words of eight bytes. Not for secrets.
     #[must_use]
     pub fn hash(&self) -> u64 {
         self.hash
@@ -46,8 +46,12 @@ impl Trace {
             result.as_bytes(),
             b"\n",
         ] {
-            for byte in bytes {
-                self.hash = (self.hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+            for word in bytes.chunks(8) {
+                let mut padded = [0; 8];
+                padded[..word.len()].copy_from_slice(word);
+                let word = u64::from_le_bytes(padded);
+                self.hash = (self.hash ^ word).wrapping_mul(0x0000_0100_0000_01b3);
+                self.hash ^= self.hash >> 29;
             }
         }
         if let Some(lines) = &mut self.lines {

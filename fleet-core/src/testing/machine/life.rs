@@ -314,6 +314,26 @@ impl Machine {
         };
     }
 
+    /// Every process ends at once, orphans too; the engine comes back as after a kill, with nothing alive.
+    pub(super) fn reboot(&mut self, down_for: Duration) {
+        for index in 0..self.containers.len() {
+            if self.containers[index].process.is_some() {
+                let policy = std::mem::take(&mut self.containers[index].policy);
+                self.ended(index, 137);
+                self.containers[index].policy = policy;
+            }
+        }
+        for ctr in std::mem::take(&mut self.left_behind) {
+            self.fact(Fact::Ended(ctr.id));
+        }
+        self.watchers.clear();
+        self.engine = Engine::Down {
+            went: self.now,
+            until: self.now + down_for,
+            killed: true,
+        };
+    }
+
     fn known_process(&self, index: usize) -> bool {
         self.containers[index]
             .process
@@ -323,11 +343,8 @@ impl Machine {
 
     fn engine_returns(&mut self, went: Duration, killed: bool) {
         self.engine = Engine::Up;
-        if self.live_restore {
-            return;
-        }
         for index in 0..self.containers.len() {
-            let ran_on = killed && self.known_process(index);
+            let ran_on = killed && !self.live_restore && self.known_process(index);
             if ran_on {
                 self.leave_or_end(index, went);
             }

@@ -20,6 +20,11 @@ pub enum Move {
         /// How long it is away.
         down_for: Duration,
     },
+    /// The host boots: every process ends, the engine with them.
+    Reboot {
+        /// How long the engine is away.
+        down_for: Duration,
+    },
     /// `docker system prune -af --volumes`.
     Prune,
     /// Somebody else does something with an instance's containers.
@@ -58,6 +63,7 @@ impl Machine {
         match &what {
             Move::EngineRestart { down_for } => self.engine_goes(*down_for, false),
             Move::EngineKill { down_for } => self.engine_goes(*down_for, true),
+            Move::Reboot { down_for } => self.reboot(*down_for),
             Move::Prune => self.prune(),
             Move::Foreign(foreign) => self.foreign(foreign),
             // The clock belongs to the host, which moves it.

@@ -184,10 +184,14 @@ impl Run<'_> {
         }
         let result = self.ports.runtime.start(&new.id).await;
         self.watch.ours(&new.id);
-        // Only the answer to the first start proves that nothing ran: an earlier one may have been lost.
-        self.start_refused = new.started_at.is_none()
-            && self.state.recoveries == 0
-            && result.as_ref().is_err_and(|error| !error.outcome_unknown());
+        if result.as_ref().is_err_and(|error| !error.outcome_unknown()) {
+            // Only the answer to the first start proves that nothing ran: an earlier one may have been lost. And the
+            // error may have come after the start.
+            let now = self.ports.runtime.inspect(&new.id).await;
+            let never_ran =
+                matches!(now, Ok(Some(now)) if now.started_at.is_none() && !now.is_up());
+            self.start_refused = never_ran && self.state.recoveries == 0;
+        }
         let outcome = result.map_err(blame_release_if_invalid)?;
         Ok(Facts {
             started_at: outcome.started_at,

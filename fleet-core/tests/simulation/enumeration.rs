@@ -1,0 +1,222 @@
+//! Every place to die, every second place after it, every call that fails: for a commit and for a rollback.
+
+use std::time::Duration;
+
+use fleet_core::ports::PortErrorKind;
+use fleet_core::testing::{Ending, Fault, FaultPlan, Life, Move, Scenario, Violation, World};
+use fleet_core::update::Outcome;
+
+use crate::parallel::each;
+
+/// More places than any story has; an enumeration that gets here does not end.
+const ENDLESS: u64 = 5_000;
+
+fn scenarios() -> [(&'static str, Scenario); 2] {
+    [("commit", Scenario::good()), ("rollback", Scenario::bad())]
+}
+
+/// Tells a story and demands that it ends well; says how.
+#[track_caller]
+fn well(
+    name: &str,
+    scenario: &Scenario,
+    story: impl Fn(&mut World) -> Result<Ending, Violation>,
+) -> Ending {
+    let mut world = World::new(1, scenario);
+    match story(&mut world) {
+        Ok(ending) => ending,
+        Err(violation) => {
+            let mut again = World::new(1, scenario);
+            again.host().keep_trace();
+            let _ = story(&mut again);
+            let trace = again.host().trace().lines().join("\n");
+            panic!("{name}: {violation}\n{trace}")
+        }
+    }
+}
+
+#[track_caller]
+fn nobody_is_asked(name: &str, ending: &Ending) {
+    let asked = matches!(
+        ending.outcome,
+        Some(Outcome::NeedsOperator | Outcome::Diverged)
+    );
+    assert!(!asked, "{name}: a person is asked: {}", ending.reason);
+}
+
+/// Places to die of the process that `prepare` leads to.
+fn places(scenario: &Scenario, prepare: impl Fn(&mut World)) -> u64 {
+    let mut world = World::new(1, scenario);
+    prepare(&mut world);
+    world.host().sites()
+}
+
+#[test]
+fn a_death_at_every_place_ends_well() {
+    for (kind, scenario) in scenarios() {
+        let places = places(&scenario, |world| {
+            world.begin(FaultPlan::default()).expect("no violation");
+        });
+        let all: Vec<u64> = (1..=places).collect();
+        each(&all, |site| {
+            let name = format!("{kind}, death at place {site}");
+            let ending = well(&name, &scenario, |world| {
+                assert_eq!(world.begin(FaultPlan::death(*site))?, Life::Died);
+                world.finish()
+            });
+            nobody_is_asked(&name, &ending);
+        });
+        println!("{kind}: died at each of {places} places");
+    }
+}
+
+/// Every pair of places is told where that is fast: in an optimised build, or with `FLEET_PAIRS=all`. Else one in
+/// so many, a number that no loop of the engine shares.
+fn stride() -> usize {
+    let all = std::env::var("FLEET_PAIRS").is_ok_and(|pairs| pairs == "all");
+    if all || !cfg!(debug_assertions) {
+        1
+    } else {
+        37
+    }
+}
+
+#[test]
+fn a_second_death_at_every_place_of_the_recovery_ends_well() {
+    for (kind, scenario) in scenarios() {
+        let first = places(&scenario, |world| {
+            world.begin(FaultPlan::default()).expect("no violation");
+        });
+        let mut pairs = Vec::new();
+        for first in 1..=first {
+            let second = places(&scenario, |world| {
+                world.begin(FaultPlan::death(first)).expect("no violation");
+                world.recover(FaultPlan::default()).expect("no violation");
+            });
+            pairs.extend((1..=second).map(|second| (first, second)));
+        }
+        let told: Vec<_> = pairs.iter().step_by(stride()).collect();
+        each(&told, |(first, second)| {
+            let name = format!("{kind}, deaths at places {first} and {second}");
+            let ending = well(&name, &scenario, |world| {
+                assert_eq!(world.begin(FaultPlan::death(*first))?, Life::Died);
+                assert_eq!(world.recover(FaultPlan::death(*second))?, Life::Died);
+                world.finish()
+            });
+            nobody_is_asked(&name, &ending);
+        });
+        println!(
+            "{kind}: died at {} of {} pairs of places",
+            told.len(),
+            pairs.len()
+        );
+    }
+}
+
+/// What happens to the host between a death and the recovery.
+fn between() -> Vec<(&'static str, Vec<Move>)> {
+    let down_for = Duration::from_secs(1);
+    let (restart, kill) = (
+        Move::EngineRestart { down_for },
+        Move::EngineKill { down_for },
+    );
+    let days = 86_400_000;
+    vec![
+        ("engine restart", vec![restart.clone()]),
+        ("engine kill", vec![kill]),
+        ("prune", vec![Move::Prune]),
+        ("clock forward", vec![Move::ClockJump { millis: 2 * days }]),
+        ("clock back", vec![Move::ClockJump { millis: -2 * days }]),
+        ("reboot", vec![Move::Reboot { down_for }]),
+        ("restart, then prune", vec![restart, Move::Prune]),
+    ]
+}
+
+#[test]
+fn a_death_at_every_place_with_a_blow_to_the_host_ends_well() {
+    for (kind, scenario) in scenarios() {
+        let places = places(&scenario, |world| {
+            world.begin(FaultPlan::default()).expect("no violation");
+        });
+        let mut all = Vec::new();
+        for blow in between() {
+            all.extend((1..=places).map(|site| (site, blow.clone())));
+        }
+        each(&all, |(site, (blow, moves))| {
+            let name = format!("{kind}, death at place {site}, {blow}");
+            well(&name, &scenario, |world| {
+                assert_eq!(world.begin(FaultPlan::death(*site))?, Life::Died);
+                for what in moves {
+                    world.host().happen(what.clone());
+                    world.host().pass(Duration::from_secs(2));
+                }
+                world.finish()
+            });
+        });
+        println!("{kind}: {} deaths with a blow to the host", all.len());
+    }
+}
+
+#[test]
+fn a_blow_to_the_host_before_every_call_ends_well() {
+    for (kind, scenario) in scenarios() {
+        for (blow, moves) in between() {
+            let told = until_not_reached(|call| {
+                let name = format!("{kind}, {blow} before call {call}");
+                let plan = FaultPlan {
+                    moves: [(call, moves.clone())].into(),
+                    ..FaultPlan::default()
+                };
+                one_fault(&name, &scenario, plan, call)
+            });
+            println!("{kind}: {blow} before each of {told} calls");
+        }
+    }
+}
+
+#[test]
+fn every_call_that_fails_ends_well() {
+    let faults = [
+        Fault::Refuse(PortErrorKind::Failed),
+        Fault::Refuse(PortErrorKind::NoSpace),
+        Fault::Refuse(PortErrorKind::Unreachable),
+        Fault::Lose(PortErrorKind::Unreachable),
+        Fault::Lose(PortErrorKind::Timeout),
+        Fault::Slow(Duration::from_secs(90)),
+    ];
+    for (kind, scenario) in scenarios() {
+        for fault in &faults {
+            let told = until_not_reached(|call| {
+                let name = format!("{kind}, {fault:?} at call {call}");
+                let plan = FaultPlan::once(call, fault.clone());
+                one_fault(&name, &scenario, plan, call)
+            });
+            println!("{kind}: {fault:?} at each of {told} calls");
+        }
+    }
+}
+
+/// Tells a story with one fault at a call; says whether the process got that far.
+fn one_fault(name: &str, scenario: &Scenario, plan: FaultPlan, call: u64) -> bool {
+    let reached = std::cell::Cell::new(true);
+    let ending = well(name, scenario, |world| {
+        world.begin(plan.clone())?;
+        reached.set(world.host().calls() >= call);
+        world.finish()
+    });
+    // On the way back a single refusal may need a person; on the way forward never.
+    if scenario.release_is_good() && plan.moves.is_empty() {
+        nobody_is_asked(name, &ending);
+    }
+    reached.get()
+}
+
+/// N = 1, 2, 3 … until a run completes without the fault; says how many were told with it.
+fn until_not_reached(tell: impl Fn(u64) -> bool) -> u64 {
+    for call in 1..ENDLESS {
+        if !tell(call) {
+            return call - 1;
+        }
+    }
+    panic!("a story of {ENDLESS} calls does not end");
+}
