@@ -57,7 +57,10 @@ async fn run() -> Result<()> {
     let image = TarImage::new()?;
     let dir = tempfile::tempdir()?;
     let data = volume.mountpoint()?;
-    sh(&data, &format!("python3 -c \"$(cat <<'END'\n{FILL}\nEND\n)\""))?;
+    sh(
+        &data,
+        &format!("python3 -c \"$(cat <<'END'\n{FILL}\nEND\n)\""),
+    )?;
     sh(&data, "sync -f .")?;
     let size: u64 = sh(&data, "du -sb . | cut -f1")?.trim().parse()?;
     println!("volume: {} MB", size / 1_000_000);
@@ -88,22 +91,45 @@ async fn run() -> Result<()> {
         archive = info.archive_bytes();
     }
     let peak = peak_bytes()?;
-    ratio("docker run tar / snapshot (at least 3)", by_docker, by_fleet);
-    println!("archive / volume (at most 0.45): {:.2}", archive as f64 / size as f64);
+    ratio(
+        "docker run tar / snapshot (at least 3)",
+        by_docker,
+        by_fleet,
+    );
+    println!(
+        "archive / volume (at most 0.45): {:.2}",
+        archive as f64 / size as f64
+    );
     println!("peak of memory (at most 128 MiB): {} MiB", peak >> 20);
 
     let by_tar = best(ROUNDS, || {
-        timed(|| sh(&data, &format!("find . -mindepth 1 -maxdepth 1 -exec rm -rf {{}} +; tar xf {}/v.tar; sync -f .", plain.display())))
+        timed(|| {
+            sh(
+                &data,
+                &format!(
+                    "find . -mindepth 1 -maxdepth 1 -exec rm -rf {{}} +; tar xf {}/v.tar; sync -f .",
+                    plain.display()
+                ),
+            )
+        })
     })?;
     let mut restored = Duration::MAX;
     for _ in 0..ROUNDS {
         let begun = Instant::now();
         store
-            .restore(&request(0, &source)?.id, std::slice::from_ref(&source), &NoProgress)
+            .restore(
+                &request(0, &source)?.id,
+                std::slice::from_ref(&source),
+                &NoProgress,
+            )
             .await?;
         restored = restored.min(begun.elapsed());
     }
-    ratio("restore / rm, tar xf, sync (at most 1.25)", restored, by_tar);
+    ratio(
+        "restore / rm, tar xf, sync (at most 1.25)",
+        restored,
+        by_tar,
+    );
     second_pass(&dir.path().join("delta"), &data, &source).await?;
     many_files(dir.path()).await
 }
@@ -116,7 +142,10 @@ async fn second_pass(snapshots: &Path, data: &Path, full: &VolumeSource) -> Resu
     for n in 0..ROUNDS {
         let ask = request(10 + n, full)?;
         store.pre_copy(&ask, &NoProgress).await?;
-        sh(data, "head -c 8000000 /dev/urandom > text-0; for i in {1..200}; do echo x >> small-$((i % 200))/1; done")?;
+        sh(
+            data,
+            "head -c 8000000 /dev/urandom > text-0; for i in {1..200}; do echo x >> small-$((i % 200))/1; done",
+        )?;
         let begun = Instant::now();
         store.take(&ask, &NoProgress).await?;
         changed = changed.min(begun.elapsed());
@@ -204,7 +233,10 @@ fn best(rounds: u8, mut round: impl FnMut() -> Result<Duration>) -> Result<Durat
 }
 
 fn ratio(what: &str, a: Duration, b: Duration) {
-    println!("{what}: {:.2} ({a:.2?} / {b:.2?})", a.as_secs_f64() / b.as_secs_f64());
+    println!(
+        "{what}: {:.2} ({a:.2?} / {b:.2?})",
+        a.as_secs_f64() / b.as_secs_f64()
+    );
 }
 
 fn reset_peak() -> Result<()> {
@@ -214,7 +246,11 @@ fn reset_peak() -> Result<()> {
 fn peak_bytes() -> Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib: u64 = line.context("VmHWM")?.trim().trim_end_matches(" kB").parse()?;
+    let kib: u64 = line
+        .context("VmHWM")?
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()?;
     Ok(kib << 10)
 }
 
@@ -260,7 +296,10 @@ impl TarImage {
     fn new() -> Result<Self> {
         let name = format!("fleet-bench-tar:{}", std::process::id());
         let files = "/bin/tar $(ldd /bin/tar | grep -o '/[^ ]*')";
-        sh(Path::new("/"), &format!("tar -chP {files} | docker import - {name}"))?;
+        sh(
+            Path::new("/"),
+            &format!("tar -chP {files} | docker import - {name}"),
+        )?;
         Ok(Self(name))
     }
 }

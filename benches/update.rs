@@ -115,7 +115,7 @@ impl Asker {
                     Some(_) => last_old = Some(Instant::now()),
                     None => {}
                 }
-                thread::sleep(ASK_EVERY);
+                thread::park_timeout(ASK_EVERY);
             }
             None
         });
@@ -126,7 +126,7 @@ impl Asker {
     fn end(self) -> Result<Duration> {
         let start = Instant::now();
         while !self.thread.is_finished() && start.elapsed() < Duration::from_secs(10) {
-            thread::sleep(ASK_EVERY);
+            thread::park_timeout(ASK_EVERY);
         }
         self.stop.store(true, Ordering::Relaxed);
         let seen = self
