@@ -46,26 +46,11 @@ impl DockerEngine {
                 "the container has no address".to_owned(),
             ));
         }
-        let client = plain_client_builder()
-            .pool_max_idle_per_host(0)
-            .build()
-            .map_err(|source| {
-                PortError::new(OP, PortErrorKind::Failed, "no HTTP client").with_source(source)
-            })?;
-        let mut verdict = ProbeVerdict::Fail("no address was tried".to_owned());
-        for address in addresses {
-            let attempt = ask(&client, SocketAddr::new(address, port), &target.check).await;
-            let answered = attempt.answered;
-            verdict = attempt.verdict;
-            if answered {
-                break;
-            }
-        }
-        Ok(verdict)
+        ask_addresses(&addresses, port, &target.check).await
     }
 
     /// Where the container can be reached, the network of its mode first.
-    async fn addresses(&self, container: Container) -> Result<Vec<IpAddr>, PortError> {
+    pub(crate) async fn addresses(&self, container: Container) -> Result<Vec<IpAddr>, PortError> {
         let mut container = container;
         for _ in 0..PARENTS_MAX {
             if container.network_mode == "host" {
@@ -106,8 +91,32 @@ fn own_addresses(container: &Container) -> Vec<IpAddr> {
     of(true).chain(of(false)).collect()
 }
 
+/// Asks one address after the other until somebody answers.
+pub(crate) async fn ask_addresses(
+    addresses: &[IpAddr],
+    port: u16,
+    check: &HttpCheck,
+) -> Result<ProbeVerdict, PortError> {
+    let client = plain_client_builder()
+        .pool_max_idle_per_host(0)
+        .build()
+        .map_err(|source| {
+            PortError::new(OP, PortErrorKind::Failed, "no HTTP client").with_source(source)
+        })?;
+    let mut verdict = ProbeVerdict::Fail("no address was tried".to_owned());
+    for address in addresses {
+        let attempt = ask(&client, SocketAddr::new(*address, port), check).await;
+        let answered = attempt.answered;
+        verdict = attempt.verdict;
+        if answered {
+            break;
+        }
+    }
+    Ok(verdict)
+}
+
 /// The port to ask: the check's own, else the only one that is exposed.
-fn port(container: &Container, check: &HttpCheck) -> Result<u16, PortError> {
+pub(crate) fn port(container: &Container, check: &HttpCheck) -> Result<u16, PortError> {
     match (check.port, container.exposed_ports.as_slice()) {
         (Some(port), _) => Ok(port),
         (None, [port]) => Ok(*port),

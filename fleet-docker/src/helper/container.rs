@@ -77,6 +77,17 @@ impl DockerHelpers {
 #[async_trait]
 impl Connect for DockerHelpers {
     async fn connect(&self, volumes: &[VolumeSource]) -> Result<Connection, PortError> {
+        self.start(volumes, "none").await
+    }
+}
+
+impl DockerHelpers {
+    /// Starts a helper with these volumes, in this network.
+    pub(super) async fn start(
+        &self,
+        volumes: &[VolumeSource],
+        network: &str,
+    ) -> Result<Connection, PortError> {
         let image = self.image().await?;
         let mut entrypoint = vec![PROGRAM.to_owned()];
         entrypoint.extend(self.arguments.iter().cloned());
@@ -100,7 +111,8 @@ impl Connect for DockerHelpers {
             "Labels": { KIND: HELPER_KIND },
             "HostConfig": {
                 "Binds": binds,
-                "NetworkMode": "none",
+                "NetworkMode": network,
+                "AutoRemove": true,
                 "RestartPolicy": { "Name": "no" },
                 "SecurityOpt": ["no-new-privileges"],
                 "LogConfig": { "Type": "none" },

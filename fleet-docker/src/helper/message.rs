@@ -1,8 +1,10 @@
 //! What is asked of the helper, and what it answers.
 
+use std::net::IpAddr;
+
 use fleet_core::ids::{InstanceId, SnapshotId, UpdateId};
-use fleet_core::model::{Consistency, VolumeSource};
-use fleet_core::ports::{PortError, PortErrorKind, SnapshotRequest};
+use fleet_core::model::{Consistency, HttpCheck, VolumeSource};
+use fleet_core::ports::{PortError, PortErrorKind, ProbeVerdict, SnapshotRequest};
 use fleet_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +38,17 @@ pub(crate) enum Ask {
         /// Where to.
         volumes: Vec<VolumeSource>,
     },
+    /// Probe over HTTP, from the network that the helper sits in. Answered by a verdict.
+    Probe {
+        /// Asked one after the other until somebody answers.
+        addresses: Vec<IpAddr>,
+        /// The port there.
+        port: u16,
+        /// What to ask and what to expect.
+        check: HttpCheck,
+        /// Time for the whole probe.
+        timeout_millis: u64,
+    },
     /// Compare with the lists sent before. Answered by names.
     Differs {
         /// Which snapshot they are.
@@ -45,6 +58,34 @@ pub(crate) enum Ask {
         /// With what.
         volumes: Vec<VolumeSource>,
     },
+}
+
+/// What a probe saw.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Verdict {
+    /// As it must be.
+    Pass,
+    /// Not so, and how.
+    Fail(String),
+}
+
+impl From<ProbeVerdict> for Verdict {
+    fn from(verdict: ProbeVerdict) -> Self {
+        match verdict {
+            ProbeVerdict::Pass => Self::Pass,
+            ProbeVerdict::Fail(reason) => Self::Fail(reason),
+        }
+    }
+}
+
+impl From<Verdict> for ProbeVerdict {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Pass => Self::Pass,
+            Verdict::Fail(reason) => Self::Fail(reason),
+        }
+    }
 }
 
 /// A file that follows.

@@ -9,10 +9,12 @@ mod container;
 mod exchange;
 mod frame;
 mod message;
+mod probe;
 mod serve;
 mod store;
 
 pub use container::DockerHelpers;
 pub(crate) use container::Pipes;
+pub use probe::HelperProbe;
 pub use serve::{serve, serve_in};
 pub use store::{Connect, Connection, HelperSnapshotStore};

@@ -1,17 +1,20 @@
 //! The helper's side: answers questions with the same code that fleet uses where it sees the volumes itself.
 
 use std::io::{self, Read, Write};
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fleet_core::ids::{InstanceId, SnapshotId};
-use fleet_core::model::SnapshotInfo;
-use fleet_core::ports::SnapshotRequest;
+use fleet_core::model::{HttpCheck, SnapshotInfo};
+use fleet_core::ports::{PortError, PortErrorKind, ProbeVerdict, SnapshotRequest};
 use serde::Serialize;
 
 use super::exchange::{receive, send};
 use super::frame::{self, Tag};
-use super::message::{Ask, Failure, FileBegins};
+use super::message::{Ask, Failure, FileBegins, Verdict};
+use crate::health::ask_addresses;
 use crate::volume::exchange::Bench;
 use crate::volume::{OsFiles, PreCopy, SnapshotOptions, VolumeError};
 
@@ -52,6 +55,29 @@ pub fn serve_in(folder: &Path, input: impl Read, output: impl Write) -> io::Resu
         }
     }
     Ok(())
+}
+
+/// One probe, on a runtime of its own: nothing else here waits for a network.
+fn probe(
+    addresses: &[IpAddr],
+    port: u16,
+    check: &HttpCheck,
+    limit: Duration,
+) -> Result<ProbeVerdict, PortError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| {
+            PortError::new("probe a container", PortErrorKind::Failed, "no runtime")
+                .with_source(source)
+        })?;
+    runtime.block_on(async {
+        let asked = ask_addresses(addresses, port, check);
+        match tokio::time::timeout(limit, asked).await {
+            Ok(verdict) => verdict,
+            Err(_) => Ok(ProbeVerdict::Fail(format!("no answer within {limit:?}"))),
+        }
+    })
 }
 
 struct Helper<I: Read, O: Write> {
@@ -102,6 +128,23 @@ impl<I: Read, O: Write> Helper<I, O> {
             Ask::Take { request, have } => {
                 let taken = self.take(&request.into(), &have);
                 return self.done(taken);
+            }
+            Ask::Probe {
+                addresses,
+                port,
+                check,
+                timeout_millis,
+            } => {
+                let limit = Duration::from_millis(timeout_millis);
+                return match probe(&addresses, port, &check, limit) {
+                    Ok(verdict) => {
+                        frame::write_json(&mut self.output, Tag::Done, &Verdict::from(verdict))
+                    }
+                    Err(error) => {
+                        let failure = Failure::of(error.kind(), &error);
+                        frame::write_json(&mut self.output, Tag::Failed, &failure)
+                    }
+                };
             }
             Ask::Restore {
                 id,

@@ -69,7 +69,7 @@ struct Session {
 
 /// Why a question was not answered well.
 #[derive(Debug)]
-enum Trouble {
+pub(super) enum Trouble {
     /// The line broke: the helper is gone.
     Line(io::Error),
     /// The work failed here.
@@ -79,7 +79,7 @@ enum Trouble {
 }
 
 impl Trouble {
-    fn into_port(self, op: &'static str) -> PortError {
+    pub(super) fn into_port(self, op: &'static str) -> PortError {
         match self {
             Self::Line(source) => {
                 let message = "the helper went away before it answered";
@@ -155,6 +155,21 @@ impl HelperSnapshotStore {
     }
 }
 
+impl Connection {
+    /// Asks what is answered without files.
+    pub(super) fn ask<T: DeserializeOwned>(&mut self, ask: &Ask) -> Result<T, Trouble> {
+        frame::write_json(&mut self.to, Tag::Request, ask).map_err(Trouble::Line)?;
+        match frame::read(&mut self.from).map_err(Trouble::Line)? {
+            Some((Tag::Done, content)) => frame::parse(&content).map_err(Trouble::Line),
+            Some((Tag::Failed, content)) => Err(Trouble::There(
+                frame::parse(&content).map_err(Trouble::Line)?,
+            )),
+            Some(_) => Err(Trouble::Line(frame::invalid("an answer"))),
+            None => Err(Trouble::Line(io::ErrorKind::UnexpectedEof.into())),
+        }
+    }
+}
+
 impl Session {
     /// Asks, keeps the files that come, and returns the answer.
     fn ask<T: DeserializeOwned>(&mut self, bench: &Bench, ask: &Ask) -> Result<T, Trouble> {
@@ -214,7 +229,7 @@ impl Session {
 }
 
 /// Runs blocking work on a thread of its own.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     op: &'static str,
     work: impl FnOnce() -> Result<T, Trouble> + Send + 'static,
 ) -> Result<T, PortError> {

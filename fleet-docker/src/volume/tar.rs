@@ -265,3 +265,120 @@ fn put_octal(field: &mut [u8], mut value: u64) {
         value >>= 3;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::entry::{Attributes, Xattr};
+    use super::super::hash::Sha256Hash;
+    use super::*;
+
+    fn entry(path: &[u8], kind: Kind) -> Entry {
+        Entry {
+            path: path.to_vec(),
+            kind,
+            attributes: Attributes {
+                mode: 0o4755,
+                uid: 3_000_000,
+                gid: 12,
+                mtime: Time(-2, 500_000_000),
+                xattrs: vec![Xattr {
+                    name: b"user.a=b%c".to_vec(),
+                    value: vec![0, 10, 255],
+                }],
+            },
+            archive: None,
+            live: true,
+            stamp: None,
+        }
+    }
+
+    fn file(size: u64, data: Option<Vec<(u64, u64)>>) -> Kind {
+        let sha256 = Sha256Hash::of(b"");
+        Kind::File { size, sha256, data }
+    }
+
+    #[test]
+    fn records_count_their_own_length() {
+        for (value, expect) in [(0, "5 k=\n"), (1, "6 k=x\n")] {
+            let mut out = Vec::new();
+            record(&mut out, b"k", "x".repeat(value).as_bytes());
+            assert_eq!(out, expect.as_bytes());
+        }
+        // Here one digit more makes the length one digit longer.
+        for value in 85..110 {
+            let mut out = Vec::new();
+            record(&mut out, b"path", &vec![b'x'; value]);
+            let text = String::from_utf8(out.clone()).expect("text");
+            let len: usize = text
+                .split(' ')
+                .next()
+                .expect("a length")
+                .parse()
+                .expect("a number");
+            assert_eq!(len, out.len());
+        }
+    }
+
+    #[test]
+    fn times_are_decimal_numbers() {
+        for (time, expect) in [
+            (Time(1, 0), "1"),
+            (Time(1, 5), "1.000000005"),
+            (Time(-1, 0), "-1"),
+            (Time(-1, 500_000_000), "-0.500000000"),
+            (Time(-2, 250_000_000), "-1.750000000"),
+        ] {
+            assert_eq!(decimal(time), expect);
+        }
+    }
+
+    #[test]
+    fn a_map_of_holes_ends_where_the_file_ends() {
+        let text = |map: Vec<u8>| {
+            String::from_utf8(map)
+                .expect("text")
+                .trim_end_matches('\0')
+                .to_owned()
+        };
+        assert_eq!(text(sparse_map(&[(0, 5)], 9)), "2\n0\n5\n9\n0\n");
+        assert_eq!(text(sparse_map(&[(4, 5)], 9)), "1\n4\n5\n");
+        assert_eq!(text(sparse_map(&[], 9)), "1\n9\n0\n");
+        assert_eq!(sparse_map(&[], 9).len(), BLOCK);
+    }
+
+    /// Snapshots of schema 1 are verified by these bytes: if this test fails, old snapshots can no longer be restored.
+    #[test]
+    fn headers_of_schema_1_never_change() {
+        let link = |to: &[u8]| Kind::Hardlink { to: to.to_vec() };
+        let symlink = Kind::Symlink {
+            target: vec![b'/'; 101],
+        };
+        let kinds: [(&[u8], Kind); 10] = [
+            (b"", Kind::Dir),
+            (b"folder", Kind::Dir),
+            (b"plain", file(5, None)),
+            (b"latin-\xe9", file(1 << 34, None)),
+            (&[b'n'; 200], file(0, None)),
+            (b"sparse", file(1 << 34, Some(vec![(4096, 4096)]))),
+            (b"link", link(b"plain")),
+            (b"symlink", symlink),
+            (b"pipe", Kind::Fifo),
+            (
+                b"device",
+                Kind::Block {
+                    major: 7,
+                    minor: 70_000,
+                },
+            ),
+        ];
+        let all: Vec<u8> = kinds
+            .into_iter()
+            .flat_map(|(path, kind)| header(&entry(path, kind)))
+            .collect();
+        assert_eq!(all.len() % BLOCK, 0);
+        assert_eq!(
+            Sha256Hash::of(&all).to_string(),
+            "e39a31d32fb525e43c0b466688be64c9789f60a5da1f6d0bf86f989e928642ec"
+        );
+    }
+}
