@@ -1,62 +1,59 @@
 //! A healthy release: everything is as it was, but for the image.
 
+use std::collections::BTreeSet;
+
 use fleet_testkit::{Fleet, Image, Lab, Registry, docker};
 use serde_json::{Value, json};
 
-/// What must be the same before and after, but for the image.
+/// What must be the same before and after, but for the image and what the image says of itself.
 #[track_caller]
 fn kept(container: &Value) -> Value {
-    let networks: Vec<_> = container["NetworkSettings"]["Networks"]
+    let own_id = container["Id"].as_str().expect("an id");
+    let networks = container["NetworkSettings"]["Networks"]
         .as_object()
-        .expect("networks")
+        .expect("networks");
+    let network = |(name, network): (&String, &Value)| {
+        let aliases = network["Aliases"].as_array().into_iter().flatten();
+        // The engine adds the container's own id to the aliases.
+        let aliases: BTreeSet<_> = aliases
+            .filter_map(Value::as_str)
+            .filter(|alias| !own_id.starts_with(alias))
+            .collect();
+        json!([name, network["IPAMConfig"]["IPv4Address"], aliases])
+    };
+    let mount = |mount: &Value| {
+        json!([
+            mount["Destination"],
+            mount["Type"],
+            mount["Name"],
+            mount["RW"],
+            mount["Driver"]
+        ])
+    };
+    let mounts = container["Mounts"]
+        .as_array()
+        .expect("mounts")
         .iter()
-        .map(|(name, network)| json!([name, network["IPAMConfig"], network["MacAddress"]]))
-        .collect();
-    let mut aliases: Vec<_> = container["NetworkSettings"]["Networks"]
-        .as_object()
-        .expect("networks")
-        .values()
-        .flat_map(|network| network["Aliases"].as_array().cloned().unwrap_or_default())
-        .filter_map(|alias| alias.as_str().map(str::to_owned))
-        .filter(|alias| {
-            !container["Id"]
-                .as_str()
-                .unwrap_or_default()
-                .starts_with(alias.as_str())
-        })
-        .collect();
-    aliases.sort();
+        .map(mount);
     let mut config = container["Config"].clone();
-    let own_host = config["Hostname"] == container["Id"].as_str().expect("an id")[..12];
-    if own_host {
-        config["Hostname"] = json!("");
+    if let Some(labels) = config["Labels"].as_object_mut() {
+        labels.retain(|name, _| !name.starts_with("io.fleet."));
     }
-    let mut labels = config["Labels"].as_object().cloned().unwrap_or_default();
-    labels.retain(|name, _| !name.starts_with("io.fleet."));
-    config["Labels"] = json!(labels);
-    let mut env: Vec<_> = config["Env"].as_array().cloned().unwrap_or_default();
-    env.retain(|variable| {
-        !variable
-            .as_str()
-            .unwrap_or_default()
-            .starts_with("APP_VERSION=")
-    });
-    config["Env"] = json!(env);
+    if let Some(env) = config["Env"].as_array_mut() {
+        env.retain(|variable| !variable.to_string().contains("APP_VERSION="));
+    }
+    let mut host = container["HostConfig"].clone();
+    if let Some(binds) = host["Binds"].as_array_mut() {
+        // The anonymous volume is bound by its name, which the mounts show.
+        binds.retain(|bind| !bind.to_string().contains(":/anonymous"));
+    }
     config.as_object_mut().expect("a config").remove("Image");
-    let mut mounts: Vec<_> = container["Mounts"].as_array().expect("mounts").clone();
-    mounts.sort_by_key(|mount| mount["Destination"].to_string());
-    let mac = config
-        .as_object_mut()
-        .and_then(|config| config.remove("MacAddress"));
-    let requested_mac = mac.filter(|mac| mac.as_str().is_some_and(|mac| !mac.is_empty()));
     json!({
         "name": container["Name"],
         "config": config,
-        "host": container["HostConfig"],
-        "mounts": mounts,
-        "networks": networks.iter().map(|n| json!([n[0], n[1]])).collect::<Vec<_>>(),
-        "aliases": aliases,
-        "mac": requested_mac,
+        "host": host,
+        "mounts": mounts.map(|mount| mount.to_string()).collect::<BTreeSet<_>>(),
+        "networks": networks.iter().map(network).collect::<Vec<_>>(),
     })
 }
 
@@ -275,4 +272,49 @@ fn an_instance_that_was_stopped_is_committed_stopped() {
     assert_eq!(after["State"]["Running"], json!(false));
     assert_eq!(after["Image"], json!(lab.image_id(&new)));
     assert_eq!(lab.containers(), [container.name.clone()]);
+}
+
+#[test]
+fn check_tells_what_is_behind_and_ps_remembers_it() {
+    let lab = Lab::new("check");
+    let mut registry = Registry::start();
+    let repository = lab.name("app");
+    let push = |registry: &Registry, version: &str| {
+        let local = lab.import(&format!("v{version}"), &Image::new(version, ""));
+        let digest = registry.push(&local, &format!("{repository}:stable"));
+        docker(&["rmi", &local]);
+        digest
+    };
+    push(&registry, "1");
+    let image = registry.reference(&format!("{repository}:stable"));
+    docker(&["pull", "--quiet", &image]);
+    let run = lab.run("web").managed().label("fleet.source", "registry");
+    let container = run.volume(&lab.volume("data"), "/data").start(&image);
+    let fleet = Fleet::new();
+    let mine = |document: &Value| {
+        let all = document["instances"].as_array().expect("instances").clone();
+        all.into_iter()
+            .find(|one| one["name"] == container.name)
+            .expect("our instance")
+    };
+    let (code, document) = fleet.json(&["check"]);
+    assert_eq!(
+        (code, &mine(&document)["behind"]),
+        (0, &json!(false)),
+        "{document}"
+    );
+    let digest = push(&registry, "2");
+    let (code, document) = fleet.json(&["check", "--exit-code"]);
+    assert_eq!(code, 10, "{document}");
+    assert_eq!(mine(&document)["behind"], json!(true));
+    assert_eq!(mine(&document)["available_digest"], json!(digest));
+    let (_, document) = fleet.json(&["ps"]);
+    assert_eq!(mine(&document)["available_digest"], json!(digest));
+    registry.stop();
+    let (code, document) = fleet.json(&["check"]);
+    assert_eq!(
+        (code, &mine(&document)["behind"]),
+        (0, &Value::Null),
+        "{document}"
+    );
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use fleet_core::engine::{FleetError, UpdateRequest};
-use fleet_core::update::{Outcome as Ended, UpdateReport};
+use fleet_core::update::{Fault, Outcome as Ended, UpdateReport};
 use serde::Serialize;
 
 use super::ps::short;
@@ -136,18 +136,16 @@ pub(super) fn exit_of(reports: &[UpdateReport]) -> Exit {
 }
 
 fn exit(report: &UpdateReport) -> Exit {
+    let for_now = report.fault == Some(Fault::NotNow)
+        || report
+            .refusal
+            .as_ref()
+            .is_some_and(|refusal| refusal.for_now);
     match report.outcome {
         Some(Ended::Committed | Ended::Unchanged) => Exit::Done,
         Some(Ended::RolledBack) => Exit::RolledBack,
         Some(Ended::NeedsOperator | Ended::Diverged) => Exit::NeedsPerson,
-        Some(Ended::Refused)
-            if report
-                .refusal
-                .as_ref()
-                .is_some_and(|refusal| refusal.for_now) =>
-        {
-            Exit::NotNow
-        }
+        Some(Ended::Refused) if for_now => Exit::NotNow,
         Some(Ended::Refused | Ended::Failed) | None => Exit::Failed,
     }
 }
@@ -202,6 +200,7 @@ mod tests {
             to_digest: None,
             reason: None,
             refusal,
+            fault: None,
             downtime: None,
             duration: Duration::ZERO,
             snapshot_bytes: 0,
