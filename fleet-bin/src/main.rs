@@ -46,6 +46,8 @@ fn run(cli: Cli) -> Outcome {
     let log = &context.config().log;
     let level = match (context.global.quiet, context.global.verbose) {
         (true, _) => "error",
+        // The demo shows what turns back by itself.
+        (false, 0) if matches!(cli.command, Command::Demo { .. }) => "error",
         (false, 0) => log.level.as_deref().unwrap_or("warn"),
         (false, 1) => "info",
         (false, _) => "debug",

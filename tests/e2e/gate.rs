@@ -53,12 +53,12 @@ fn assert_old_is_back(lab: &Lab, container: &Container, before: &Value) {
 
 #[test]
 fn one_that_exits_at_once_is_rolled_back_at_once() {
-    let (report, took) = rolled_back("exit", "60s", &[]);
-    assert!(took < Duration::from_secs(30), "{took:?}");
+    let (report, took) = rolled_back("exit", "180s", &[]);
+    assert!(took < Duration::from_secs(60), "{took:?}");
     assert!(
         report["reason"]
             .as_str()
-            .is_some_and(|why| why.contains("exit")),
+            .is_some_and(|why| why.contains("code 3")),
         "{report}"
     );
 }
@@ -67,10 +67,10 @@ fn one_that_exits_at_once_is_rolled_back_at_once() {
 fn one_that_is_healthy_once_and_then_exits_is_rolled_back_at_once() {
     let (_, took) = rolled_back(
         "exit-after-health:1",
-        "60s",
-        &[("fleet.health.min_healthy", "20s")],
+        "180s",
+        &[("fleet.health.min_healthy", "90s")],
     );
-    assert!(took < Duration::from_secs(18), "{took:?}");
+    assert!(took < Duration::from_secs(60), "{took:?}");
 }
 
 #[test]
@@ -189,8 +189,8 @@ fn the_probe_cannot_be_pointed_elsewhere_by_a_label() {
         container.wait_up();
         let (code, report) = Fleet::new().update(&container.name, &new, &[]);
         // Whatever comes of it, nobody was asked but the container: a path that is none is not used at all, and one
-        // that is a path leads to a page that the program does not have.
-        assert!(matches!(code, 0 | 20), "{path}: {report}");
+        // that is a path leads to a page that the program does not have, neither the new nor the old one.
+        assert!(matches!(code, 0 | 20 | 30), "{path}: {report}");
         assert!(
             listener.accept().is_err(),
             "{path}: the probe went elsewhere"

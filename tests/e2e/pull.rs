@@ -1,13 +1,17 @@
 //! Images that cannot be had: the container is never stopped.
 
+use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use fleet_testkit::{Container, Fleet, Image, Lab, Registry, docker};
-use serde_json::json;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 /// A running instance whose image is in a registry.
 fn instance(lab: &Lab, registry: &Registry) -> Container {
@@ -80,26 +84,60 @@ fn an_image_for_another_platform_leaves_the_container_alone() {
 
 /// Pushes an image whose config says that it is for another platform: same layers, another architecture.
 fn push_for_arm(lab: &Lab, registry: &Registry, name: &str) -> String {
-    let other = if std::env::consts::ARCH == "aarch64" {
-        "linux/s390x"
-    } else {
-        "linux/arm64"
-    };
-    let local = lab.import("arm", &Image::new("2", "").platform(other));
-    let platform = docker(&[
-        "image",
-        "inspect",
-        "--format",
-        "{{.Os}}/{{.Architecture}}",
-        &local,
-    ]);
-    assert_eq!(
-        platform, other,
-        "the engine must make an image for another platform"
-    );
+    let local = lab.import("arm", &Image::new("2", ""));
     registry.push(&local, name);
     docker(&["rmi", &local]);
-    registry.reference(name)
+    let reference = registry.reference(name);
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let copy = format!("dir:{}", folder.path().display());
+    let remote = format!("docker://{reference}");
+    skopeo(&["copy", "--src-tls-verify=false", &remote, &copy]);
+
+    let manifest_path = folder.path().join("manifest.json");
+    let mut manifest = read_json(&manifest_path);
+    let digest = manifest["config"]["digest"]
+        .as_str()
+        .expect("a digest")
+        .to_owned();
+    let blob = |digest: &str| folder.path().join(digest.trim_start_matches("sha256:"));
+    let mut config = read_json(&blob(&digest));
+    let arm = std::env::consts::ARCH == "aarch64";
+    config["architecture"] = json!(if arm { "s390x" } else { "arm64" });
+    let bytes = config.to_string().into_bytes();
+    let changed = sha256(&bytes);
+    fs::write(blob(&changed), &bytes).expect("the config can be written");
+    manifest["config"]["digest"] = json!(changed);
+    manifest["config"]["size"] = json!(bytes.len());
+    fs::write(&manifest_path, manifest.to_string()).expect("the manifest can be written");
+    skopeo(&["copy", "--dest-tls-verify=false", &copy, &remote]);
+    reference
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    let hex = Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect::<String>();
+    format!("sha256:{hex}")
+}
+
+fn read_json(path: &Path) -> Value {
+    let text = fs::read_to_string(path).expect("the file can be read");
+    serde_json::from_str(&text).expect("the file is JSON")
+}
+
+#[track_caller]
+fn skopeo(args: &[&str]) {
+    let output = Command::new("skopeo")
+        .args(["--insecure-policy"])
+        .args(args)
+        .output();
+    let output = output.expect("skopeo is installed; scripts/setup.sh installs it");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 /// Forwards to the registry, and cuts every connection once so many bytes have come back.

@@ -12,7 +12,6 @@ use crate::docker::docker_with_input;
 pub struct Image {
     changes: Vec<String>,
     files: Vec<(String, Vec<u8>)>,
-    platform: Option<String>,
 }
 
 impl Image {
@@ -22,7 +21,6 @@ impl Image {
         let image = Self {
             changes: Vec::new(),
             files: Vec::new(),
-            platform: None,
         };
         image
             .change("ENTRYPOINT [\"/app\"]")
@@ -57,19 +55,9 @@ impl Image {
         self
     }
 
-    /// Says that it is for another platform than this machine's, for instance `linux/arm64`.
-    #[must_use]
-    pub fn platform(mut self, platform: &str) -> Self {
-        self.platform = Some(platform.to_owned());
-        self
-    }
-
     /// Imports it under a reference and gives its id.
     pub(crate) fn import(&self, reference: &str) -> String {
         let mut args = vec!["import"];
-        if let Some(platform) = &self.platform {
-            args.extend(["--platform", platform]);
-        }
         for change in &self.changes {
             args.extend(["--change", change]);
         }

@@ -157,6 +157,11 @@ impl Run<'_> {
         let Some(new) = &self.facts(member).image_id else {
             return Ok(Facts::default());
         };
+        // What was frozen is where the old container's own tag pointed. A target under another tag never moved that
+        // one, and its own tag is the user's: it stays.
+        if local_tag(&self.frozen(member)?.container.image).as_deref() != Some(&tag) {
+            return Ok(Facts::default());
+        }
         let deployed = self
             .ports
             .journal
