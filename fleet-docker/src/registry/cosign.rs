@@ -292,7 +292,7 @@ mod tests {
     async fn a_signature_of_this_digest_in_this_repository_is_a_yes() {
         let (right, other) = (Digest::of(b"1"), Digest::of(b"2"));
         let good = signature("r.io/app", &right);
-        assert_eq!(verify(&says(&[good.clone()])).await, Ok(()));
+        assert_eq!(verify(&says(std::slice::from_ref(&good))).await, Ok(()));
         assert_eq!(
             verify(&says(&[signature("r.io/app", &other), good])).await,
             Ok(())
