@@ -181,11 +181,21 @@ impl FromStr for ImageRef {
             expected: Self::EXPECTED,
             found: text.to_owned(),
         };
-        // The grammar's expression takes letters of any script in a tag; references are ASCII.
-        if text.len() > 4096 || text.is_empty() || !text.is_ascii() {
+        // The grammar's expression takes letters of any script in a tag; references are ASCII. The id of an image or
+        // container follows the grammar too, and names none.
+        let is_id = text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        if text.len() > 4096 || text.is_empty() || !text.is_ascii() || is_id {
             return Err(bad());
         }
         let reference: Reference = text.parse().map_err(|_| bad())?;
+        // The grammar takes a first part in capitals for a host, and the library leaves it in the repository.
+        if reference
+            .repository()
+            .bytes()
+            .any(|b| b.is_ascii_uppercase())
+        {
+            return Err(bad());
+        }
         let digest = reference.digest().map(str::parse).transpose()?;
         // The grammar fills in `latest` even beside a digest; a bare digest names no tag.
         let tag = match (reference.tag(), &digest) {
@@ -319,6 +329,8 @@ mod tests {
         for bad in [
             "",
             "UPPER/case",
+            "Library/nginx",
+            "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
             "a:b:c",
             "a@sha256:12",
             "http://x/y",

@@ -258,6 +258,22 @@ mod tests {
     }
 
     #[test]
+    fn references_are_read_as_the_engines_own_parser_reads_them() {
+        let lines = include_str!("reference_oracle.txt").lines();
+        let mut compared = 0;
+        for line in lines.filter(|line| !line.starts_with('#')) {
+            let (registry, text) = line.split_once(' ').unwrap();
+            let ours = text.parse::<ImageRef>();
+            // Refusing more than the engine does is safe; reading something else is not.
+            if let Ok(image) = ours {
+                assert_eq!(image.registry(), registry, "{text:?}");
+                compared += 1;
+            }
+        }
+        assert!(compared >= 150, "only {compared} references were compared");
+    }
+
+    #[test]
     fn a_policy_without_rules_allows_nothing() {
         assert!(rules(&[]).check_text("nginx").is_err());
     }

@@ -1,7 +1,8 @@
 //! The client: caches, single flights, and the port.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use fleet_core::image::{Digest, ImageRef};
@@ -35,10 +36,12 @@ const TAG_PAGES_MAX: usize = 100;
 const TAG_PAGE: usize = 1000;
 /// Most answers about tags that are remembered at once.
 const ANSWERS_MAX: u64 = 100_000;
+/// How long the answer of a flight can be joined where its first caller went away before taking it off.
+const FLIGHT_LIFE: Duration = Duration::from_secs(1);
 /// Documents that are remembered, by their size in bytes. They never change: their digest is their name.
 const DOCUMENTS_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// Configs that are remembered.
-const CONFIGS_MAX: u64 = 1000;
+const CONFIGS_MAX: u64 = 200;
 
 /// Asks registries what they offer. Cheap to share behind an `Arc`; one per process is enough.
 #[derive(Debug)]
@@ -116,7 +119,10 @@ impl RegistryClient {
                 .max_capacity(ANSWERS_MAX)
                 .time_to_live(options.answer_ttl)
                 .build(),
-            flights: Cache::builder().max_capacity(ANSWERS_MAX).build(),
+            flights: Cache::builder()
+                .max_capacity(ANSWERS_MAX)
+                .time_to_live(FLIGHT_LIFE)
+                .build(),
             documents,
             configs: Cache::new(CONFIGS_MAX),
             options,
@@ -265,11 +271,11 @@ impl RegistryClient {
     ) -> Result<Release, PortError> {
         let what = image.to_string();
         let top = self.document(image, &tagged.digest).await?;
-        let mut annotations = BTreeMap::new();
+        let mut of_index = None;
         let document = match &top.content {
             Content::Manifest(_) => Arc::clone(&top),
             Content::Index(index) => {
-                annotations.extend(index.annotations().clone().unwrap_or_default());
+                of_index = index.annotations().as_ref();
                 let entry = manifest::entry_for(&what, index, platform)?;
                 let digest = manifest::digest_of(&what, entry)?;
                 self.document(image, &digest).await?
@@ -282,22 +288,27 @@ impl RegistryClient {
         };
         manifest::check_is_image(&what, manifest)?;
         let (config_digest, facts) = self.config(image, manifest).await?;
-        if manifest::rank(&facts.platform, platform).is_none() {
+        // Configs often leave the variant out, which the index has already told.
+        let found = &facts.platform;
+        let fits = match &top.content {
+            Content::Index(_) => {
+                found.os == platform.os && found.architecture == platform.architecture
+            }
+            Content::Manifest(_) => manifest::rank(found, platform).is_some(),
+        };
+        if !fits {
             return Err(failure(
                 PortErrorKind::NotFound,
                 format!(
                     "expected {what} for {}, found it for {}",
                     manifest::words(platform),
-                    manifest::words(&facts.platform)
+                    manifest::words(found)
                 ),
             ));
         }
-        annotations.extend(manifest.annotations().clone().unwrap_or_default());
-        for (key, value) in &facts.labels {
-            annotations
-                .entry(key.clone())
-                .or_insert_with(|| value.clone());
-        }
+        let of_manifest = manifest.annotations().iter().flatten();
+        let published = of_manifest.chain(of_index.into_iter().flatten());
+        let annotations = manifest::kept(published.chain(&facts.labels));
         Ok(Release {
             image: image.pinned(tagged.digest),
             platform_digest: document.digest.clone(),

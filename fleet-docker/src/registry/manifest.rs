@@ -34,6 +34,14 @@ const CONFIG_TYPES: [&str; 2] = [
     "application/vnd.oci.image.config.v1+json",
     "application/vnd.docker.container.image.v1+json",
 ];
+/// Annotations of the image specification.
+const ANNOTATION_PREFIX: &str = "org.opencontainers.image.";
+/// Longest name of an annotation that is kept.
+const ANNOTATION_NAME_BYTES_MAX: usize = 100;
+/// Longest annotation that is kept.
+const ANNOTATION_BYTES_MAX: usize = 1024;
+/// Most annotations that are kept; the specification names 15.
+const ANNOTATIONS_MAX: usize = 50;
 /// Types that servers send for want of a better one.
 const VAGUE_TYPES: [&str; 3] = ["", "application/json", "application/octet-stream"];
 
@@ -352,9 +360,171 @@ pub(super) fn read_config(
             architecture: raw.architecture,
             variant: raw.variant.unwrap_or_default(),
         },
-        labels: raw
-            .config
-            .and_then(|inner| inner.labels)
-            .unwrap_or_default(),
+        labels: kept(raw.config.and_then(|inner| inner.labels).iter().flatten()),
     })
+}
+
+/// What is kept of annotations and labels: those of the image specification, within limits. The first of a name counts.
+/// They go into plans and events, and whoever publishes an image writes them.
+pub(super) fn kept<'a>(
+    pairs: impl IntoIterator<Item = (&'a String, &'a String)>,
+) -> BTreeMap<String, String> {
+    let mut kept = BTreeMap::new();
+    for (name, value) in pairs {
+        let known = name.starts_with(ANNOTATION_PREFIX) && name.len() <= ANNOTATION_NAME_BYTES_MAX;
+        if known && value.len() <= ANNOTATION_BYTES_MAX && kept.len() < ANNOTATIONS_MAX {
+            kept.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn platform(text: &str) -> Platform {
+        let mut parts = text.split('/').map(str::to_owned);
+        Platform {
+            os: parts.next().unwrap_or_default(),
+            architecture: parts.next().unwrap_or_default(),
+            variant: parts.next().unwrap_or_default(),
+        }
+    }
+
+    fn index(platforms: &[&str]) -> ImageIndex {
+        let entries: Vec<Value> = platforms
+            .iter()
+            .map(|text| {
+                let Platform {
+                    os,
+                    architecture,
+                    variant,
+                } = platform(text);
+                let mut entry = serde_json::json!({
+                    "mediaType": MANIFEST_TYPES[0],
+                    "digest": Digest::of(text.as_bytes()).as_str(),
+                    "size": 1,
+                    "platform": {"os": os, "architecture": architecture},
+                });
+                if !variant.is_empty() {
+                    entry["platform"]["variant"] = Value::String(variant);
+                }
+                entry
+            })
+            .collect();
+        let index = serde_json::json!({"schemaVersion": 2, "manifests": entries});
+        serde_json::from_value(index).unwrap()
+    }
+
+    #[track_caller]
+    fn check(offered: &[&str], wanted: &str, expect: Option<&str>) {
+        let index = index(offered);
+        let found = entry_for("app:1", &index, &platform(wanted));
+        let digest = found.ok().map(|entry| digest_of("app:1", entry).unwrap());
+        assert_eq!(
+            digest,
+            expect.map(|text| Digest::of(text.as_bytes())),
+            "{wanted}"
+        );
+    }
+
+    #[test]
+    fn the_entry_is_the_one_that_the_engine_would_run() {
+        let all = [
+            "linux/amd64",
+            "linux/arm64/v8",
+            "linux/arm/v6",
+            "linux/arm/v7",
+            "windows/amd64",
+        ];
+        check(&all, "linux/amd64", Some("linux/amd64"));
+        check(&all, "linux/arm64", Some("linux/arm64/v8"));
+        check(&all, "linux/arm", Some("linux/arm/v7"));
+        check(&all, "linux/arm/v7", Some("linux/arm/v7"));
+        check(&all, "linux/arm/v6", Some("linux/arm/v6"));
+        check(&all, "linux/arm/v5", None);
+        check(&all, "windows/amd64", Some("windows/amd64"));
+        check(&all, "linux/s390x", None);
+        check(
+            &["linux/arm/v5", "linux/arm/v6"],
+            "linux/arm/v7",
+            Some("linux/arm/v6"),
+        );
+        check(
+            &["linux/amd64/v3", "linux/amd64"],
+            "linux/amd64",
+            Some("linux/amd64"),
+        );
+        check(&["linux/amd64/v3"], "linux/amd64", None);
+        check(
+            &["linux/amd64", "linux/amd64/v3"],
+            "linux/amd64/v3",
+            Some("linux/amd64/v3"),
+        );
+        check(
+            &["linux/amd64", "linux/amd64/v2"],
+            "linux/amd64/v4",
+            Some("linux/amd64/v2"),
+        );
+        check(&["unknown/unknown"], "unknown/unknown", None);
+        check(
+            &["linux/amd64", "linux/amd64"],
+            "linux/amd64",
+            Some("linux/amd64"),
+        );
+        check(&[], "linux/amd64", None);
+    }
+
+    #[test]
+    fn only_annotations_of_the_specification_are_kept_and_the_first_counts() {
+        let text = |text: &str| text.to_owned();
+        let name = |name: &str| format!("{ANNOTATION_PREFIX}{name}");
+        let long = "x".repeat(ANNOTATION_BYTES_MAX + 1);
+        let pairs = [
+            (name("version"), text("1")),
+            (name("version"), text("2")),
+            (name("description"), long),
+            (text("maintainer"), text("x")),
+        ];
+        let found = kept(pairs.iter().map(|(name, value)| (name, value)));
+        assert_eq!(found, BTreeMap::from([(name("version"), text("1"))]));
+        let many: Vec<_> = (0..1000)
+            .map(|n| (name(&n.to_string()), text("x")))
+            .collect();
+        let found = kept(many.iter().map(|(name, value)| (name, value)));
+        assert_eq!(found.len(), ANNOTATIONS_MAX);
+    }
+
+    #[test]
+    fn what_an_index_says_is_printed_without_what_it_could_hide() {
+        let index = index(&["linux/\u{1b}[31m\u{202e}evil"]);
+        let error = entry_for("app:1", &index, &platform("linux/amd64")).unwrap_err();
+        assert!(
+            error.to_string().ends_with("found it for linux/[31mevil"),
+            "{error}"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_are_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = read("app:1", &bytes, MANIFEST_TYPES[0], &[]);
+            let _ = read_config("app:1", &bytes, &Digest::of(&bytes));
+        }
+
+        /// Whatever one byte of a manifest becomes, it is refused, because its digest is another.
+        #[test]
+        fn one_changed_byte_is_noticed(at in any::<prop::sample::Index>(), change in 1u8..) {
+            let good = br#"{"schemaVersion":2,"config":{},"layers":[]}"#;
+            let named = Digest::of(good);
+            let mut bytes = good.to_vec();
+            let at = at.index(bytes.len());
+            bytes[at] ^= change;
+            let error = read("app:1", &bytes, MANIFEST_TYPES[0], &[&named]).unwrap_err();
+            prop_assert_eq!(error.kind(), PortErrorKind::Corrupt);
+        }
+    }
 }
