@@ -188,12 +188,14 @@ impl FromStr for ImageRef {
             return Err(bad());
         }
         let reference: Reference = text.parse().map_err(|_| bad())?;
-        // The grammar takes a first part in capitals for a host, and the library leaves it in the repository.
-        if reference
+        // The grammar takes a first part in capitals for a host, and the library leaves it in the repository. Engines
+        // of before 2023 count the registry into the length of a name.
+        let shouts = reference
             .repository()
             .bytes()
-            .any(|b| b.is_ascii_uppercase())
-        {
+            .any(|b| b.is_ascii_uppercase());
+        let too_long = reference.registry().len() + 1 + reference.repository().len() > 255;
+        if shouts || too_long {
             return Err(bad());
         }
         let digest = reference.digest().map(str::parse).transpose()?;
