@@ -188,8 +188,8 @@ impl FromStr for ImageRef {
             return Err(bad());
         }
         let reference: Reference = text.parse().map_err(|_| bad())?;
-        // The grammar takes a first part in capitals for a host, and the library leaves it in the repository. Engines
-        // of before 2023 count the registry into the length of a name.
+        // The grammar takes a first part in capitals for a host, and the library leaves it in the repository. Older
+        // engines count the registry into the length of a name.
         let shouts = reference
             .repository()
             .bytes()
