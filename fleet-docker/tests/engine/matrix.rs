@@ -59,13 +59,12 @@ async fn inherited_fields_follow_the_new_image_and_the_tag_stays_where_it_was() 
     assert_eq!(raw["State"]["Status"], "created");
 }
 
-#[tokio::test]
-async fn every_field_inherited_overridden_or_overridden_with_the_same_value() {
-    let lab = Lab::new("matrix");
-    let (old, new) = images(&lab);
-    let engine = engine().await;
-    // Options, the field they concern, and what must be there after the update.
-    let cases: [(&[&str], &str, Value); 17] = [
+/// Options of a container, the field that they concern, and what must be there after the update.
+type Case = (&'static [&'static str], &'static str, Value);
+
+/// Fields that the image says something about too.
+fn image_fields() -> Vec<Case> {
+    vec![
         (&["--user", "7"], "/Config/User", json!("7")),
         (&["--user", "1000"], "/Config/User", json!("2000")),
         (
@@ -84,7 +83,6 @@ async fn every_field_inherited_overridden_or_overridden_with_the_same_value() {
             "/Config/StopSignal",
             json!("SIGQUIT"),
         ),
-        (&["--stop-timeout", "7"], "/Config/StopTimeout", json!(7)),
         (
             &["--label", "org.version=mine"],
             "/Config/Labels/org.version",
@@ -95,7 +93,6 @@ async fn every_field_inherited_overridden_or_overridden_with_the_same_value() {
             "/Config/Labels/org.version",
             json!("2"),
         ),
-        (&["--label", "mine=x"], "/Config/Labels/mine", json!("x")),
         (
             &["--entrypoint", "/app"],
             "/Config/Entrypoint",
@@ -105,11 +102,6 @@ async fn every_field_inherited_overridden_or_overridden_with_the_same_value() {
             &["--entrypoint", "/mine"],
             "/Config/Entrypoint",
             json!(["/mine"]),
-        ),
-        (
-            &["--expose", "1234"],
-            "/Config/ExposedPorts",
-            json!({ "1234/tcp": {}, "8080/tcp": {}, "9001/tcp": {} }),
         ),
         (
             &["--health-interval", "33s"],
@@ -126,9 +118,27 @@ async fn every_field_inherited_overridden_or_overridden_with_the_same_value() {
             "/Config/Healthcheck/Test",
             json!(["NONE"]),
         ),
+    ]
+}
+
+/// Fields that are the user's alone.
+fn own_fields() -> Vec<Case> {
+    let ports = json!({ "1234/tcp": {}, "8080/tcp": {}, "9001/tcp": {} });
+    vec![
+        (&["--stop-timeout", "7"], "/Config/StopTimeout", json!(7)),
+        (&["--label", "mine=x"], "/Config/Labels/mine", json!("x")),
+        (&["--expose", "1234"], "/Config/ExposedPorts", ports),
         (&["--hostname", "given"], "/Config/Hostname", json!("given")),
-    ];
-    for (index, (options, field, expect)) in cases.into_iter().enumerate() {
+    ]
+}
+
+#[tokio::test]
+async fn every_field_inherited_overridden_or_overridden_with_the_same_value() {
+    let lab = Lab::new("matrix");
+    let (old, new) = images(&lab);
+    let engine = engine().await;
+    let cases = image_fields().into_iter().chain(own_fields());
+    for (index, (options, field, expect)) in cases.enumerate() {
         let web = lab
             .run(&format!("web{index}"))
             .options(options)
@@ -137,25 +147,27 @@ async fn every_field_inherited_overridden_or_overridden_with_the_same_value() {
         assert_eq!(updated.new.pointer(field), Some(&expect), "{options:?}");
         engine.remove(&updated.created.id).await.expect("removed");
     }
-    for (index, (options, key, expect)) in [
-        (&["--env", "SHARED=mine"][..], "SHARED", Some("mine")),
+}
+
+#[tokio::test]
+async fn every_variable_inherited_overridden_or_overridden_with_the_same_value() {
+    let lab = Lab::new("environment");
+    let (old, new) = images(&lab);
+    let engine = engine().await;
+    let cases: [(&[&str], &str, Option<&str>); 4] = [
+        (&["--env", "SHARED=mine"], "SHARED", Some("mine")),
         (&["--env", "SHARED=old"], "SHARED", Some("new")),
         (&["--env", "MINE=1"], "MINE", Some("1")),
         (&[], "GONE", None),
-    ]
-    .into_iter()
-    .enumerate()
-    {
+    ];
+    for (index, (options, key, expect)) in cases.into_iter().enumerate() {
         let web = lab
-            .run(&format!("env{index}"))
+            .run(&format!("web{index}"))
             .options(options)
             .create(&old);
         let updated = update(&engine, &lab, &web, &new).await;
-        assert_eq!(
-            environment(&updated.new).get(key).map(String::as_str),
-            expect,
-            "{options:?}"
-        );
+        let found = environment(&updated.new);
+        assert_eq!(found.get(key).map(String::as_str), expect, "{options:?}");
         engine.remove(&updated.created.id).await.expect("removed");
     }
 }
@@ -168,105 +180,41 @@ fn environment(raw: &Value) -> BTreeMap<String, String> {
         .collect()
 }
 
+/// Options of `docker create` that end in the host config, a line of them as one would type it.
+const HOST_OPTIONS: &[&str] = &[
+    "--memory 64m --memory-swap 64m --cpus 0.5 --cpu-shares 512 --pids-limit 50 --oom-score-adj 5",
+    "--ulimit nofile=64:128 --cap-add NET_ADMIN --cap-drop MKNOD --security-opt no-new-privileges",
+    "--sysctl net.core.somaxconn=64 --shm-size 16m --tmpfs /scratch:size=1m --read-only --init",
+    "--dns 192.0.2.1 --dns-search example.org --add-host a:192.0.2.2 --group-add 5",
+    "--log-driver json-file --log-opt max-size=1m --device /dev/null:/dev/mine:r",
+    "--publish 127.0.0.1::8080 --restart on-failure:4 --ipc shareable --uts host --cgroupns host",
+    "--volume /usr/share:/share:ro",
+];
+
 #[tokio::test]
 async fn host_config_is_carried_whole() {
     let lab = Lab::new("host");
     let (old, new) = images(&lab);
     let engine = engine().await;
     let volume = lab.volume("data");
+    let options: Vec<&str> = HOST_OPTIONS
+        .iter()
+        .flat_map(|line| line.split(' '))
+        .collect();
+    let mount = format!("type=volume,source={volume},target=/m,volume-nocopy");
     let web = lab
         .run("web")
-        .options(&[
-            "--memory",
-            "64m",
-            "--memory-swap",
-            "64m",
-            "--cpus",
-            "0.5",
-            "--cpu-shares",
-            "512",
-        ])
-        .options(&[
-            "--pids-limit",
-            "50",
-            "--ulimit",
-            "nofile=64:128",
-            "--cap-add",
-            "NET_ADMIN",
-            "--cap-drop",
-            "MKNOD",
-        ])
-        .options(&[
-            "--sysctl",
-            "net.core.somaxconn=64",
-            "--shm-size",
-            "16m",
-            "--tmpfs",
-            "/scratch:size=1m",
-        ])
-        .options(&[
-            "--dns",
-            "192.0.2.1",
-            "--dns-search",
-            "example.org",
-            "--add-host",
-            "a:192.0.2.2",
-        ])
-        .options(&[
-            "--log-driver",
-            "json-file",
-            "--log-opt",
-            "max-size=1m",
-            "--security-opt",
-            "no-new-privileges",
-        ])
-        .options(&[
-            "--device",
-            "/dev/null:/dev/mine:r",
-            "--group-add",
-            "5",
-            "--init",
-            "--oom-score-adj",
-            "5",
-        ])
-        .options(&[
-            "--read-only",
-            "--publish",
-            "127.0.0.1::8080",
-            "--restart",
-            "on-failure:4",
-            "--ipc",
-            "shareable",
-        ])
-        .options(&[
-            "--mount",
-            &format!("type=volume,source={volume},target=/m,volume-nocopy"),
-        ])
-        .options(&[
-            "--volume",
-            "/usr/share:/share:ro",
-            "--uts",
-            "host",
-            "--cgroupns",
-            "host",
-        ])
+        .options(&options)
+        .options(&["--mount", &mount])
         .create(&old);
     let updated = update(&engine, &lab, &web, &new).await;
-    let without = |raw: &Value| {
+    let without_policy = |raw: &Value| {
         let mut host = raw["HostConfig"].clone();
         host["RestartPolicy"] = Value::Null;
         host
     };
-    assert_eq!(without(&updated.old), without(&updated.new));
-    let restored = engine
-        .inspect(&updated.created.id)
-        .await
-        .expect("asked")
-        .expect("there");
-    assert_eq!(
-        restored.restart_policy,
-        fleet_core::model::RestartPolicy::No
-    );
+    assert_eq!(without_policy(&updated.old), without_policy(&updated.new));
+    assert_eq!(updated.new["HostConfig"]["RestartPolicy"]["Name"], "no");
 }
 
 #[tokio::test]
