@@ -15,7 +15,9 @@ mod admit;
 mod countdown;
 mod event;
 mod hold;
+mod member;
 mod next;
+mod settle;
 mod state;
 mod supersede;
 

@@ -1,18 +1,14 @@
 //! The one function that changes the state of a rollout.
 
 use super::countdown::Countdown;
-use super::event::{Fact, Follow, IllegalTransition, RolloutEvent, UpdateEnd};
+use super::event::{Fact, IllegalTransition, RolloutEvent};
 use super::hold::{Hold, HoldKind};
 use super::state::{Ending, MemberState, Phase, RolloutState, WavePhase};
-use crate::ids::UpdateId;
 use crate::plan::RolloutPlan;
-use crate::plan::strategy::FailureKind;
 use crate::time::Timestamp;
 
-/// Updates in a row that the infrastructure may break before nothing is started any more.
-const INFRA_IN_A_ROW_MAX: u32 = 5;
 /// Who owns holds and decisions that nobody asked for.
-const FLEET: &str = "fleet";
+pub(super) const FLEET: &str = "fleet";
 
 /// A new state, and what became known with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,14 +45,15 @@ pub fn next(
     })
 }
 
-struct Step<'a> {
-    plan: &'a RolloutPlan,
-    now: Timestamp,
-    state: RolloutState,
-    facts: Vec<Fact>,
+/// A change in the making.
+pub(super) struct Step<'a> {
+    pub(super) plan: &'a RolloutPlan,
+    pub(super) now: Timestamp,
+    pub(super) state: RolloutState,
+    pub(super) facts: Vec<Fact>,
 }
 
-type Applied = Result<(), IllegalTransition>;
+pub(super) type Applied = Result<(), IllegalTransition>;
 
 impl Step<'_> {
     fn apply(&mut self, event: &RolloutEvent) -> Applied {
@@ -98,7 +95,11 @@ impl Step<'_> {
         }
     }
 
-    fn illegal(&self, event: &RolloutEvent, expected: impl Into<String>) -> IllegalTransition {
+    pub(super) fn illegal(
+        &self,
+        event: &RolloutEvent,
+        expected: impl Into<String>,
+    ) -> IllegalTransition {
         IllegalTransition {
             event: event.label(),
             state: self.state.phase.label(),
@@ -177,148 +178,7 @@ impl Step<'_> {
         });
     }
 
-    fn claimed(&mut self, event: &RolloutEvent, place: usize, update: UpdateId) -> Applied {
-        let in_wave = self.plan.wave_range(self.state.wave).contains(&place);
-        let open = self.state.wave_phase == WavePhase::Open;
-        let may_start = self.state.phase == Phase::Running && self.state.holds.is_empty();
-        match self.state.members.get(place) {
-            Some(&MemberState::Queued { attempts, .. }) if in_wave && open && may_start => {
-                self.state.members[place] = MemberState::Claimed {
-                    update,
-                    attempt: attempts + 1,
-                    since: self.now,
-                };
-                Ok(())
-            }
-            _ => Err(self.illegal(
-                event,
-                "running, without holds, a queued member of the open wave",
-            )),
-        }
-    }
-
-    fn unclaimed(&mut self, event: &RolloutEvent, place: usize, update: UpdateId) -> Applied {
-        let attempt = self.attempt_of(event, place, update)?;
-        self.state.members[place] = MemberState::Queued {
-            attempts: attempt - 1,
-            not_before: None,
-            last: None,
-        };
-        Ok(())
-    }
-
-    /// A late answer of another attempt finds another claim, and is dropped with an error.
-    fn attempt_of(
-        &self,
-        event: &RolloutEvent,
-        place: usize,
-        update: UpdateId,
-    ) -> Result<u32, IllegalTransition> {
-        match self.state.members.get(place) {
-            Some(MemberState::Claimed {
-                update: claimed,
-                attempt,
-                ..
-            }) if *claimed == update => Ok(*attempt),
-            _ => Err(self.illegal(event, format!("member {place} to be claimed by {update}"))),
-        }
-    }
-
-    fn ended(
-        &mut self,
-        event: &RolloutEvent,
-        place: usize,
-        update: UpdateId,
-        end: &UpdateEnd,
-        follow: Follow,
-    ) -> Applied {
-        let attempt = self.attempt_of(event, place, update)?;
-        let mut over = |how, counts, why: Option<&String>| {
-            let why = why.cloned();
-            self.state.members[place] = MemberState::Ended {
-                how,
-                counts,
-                attempts: attempt,
-                why,
-            };
-        };
-        match end {
-            UpdateEnd::Committed => over(Ending::Committed, false, None),
-            UpdateEnd::Unchanged => over(Ending::Unchanged, false, None),
-            UpdateEnd::Refused { why } => over(Ending::Refused, false, Some(why)),
-            UpdateEnd::Deferred { until, why } => {
-                self.state.members[place] = MemberState::Queued {
-                    attempts: attempt - 1,
-                    not_before: Some(*until),
-                    last: Some(why.clone()),
-                };
-            }
-            UpdateEnd::Unsuccessful { how, kind, why } => {
-                // An instance that was not well before does not speak against the release.
-                let counts = kind.counts() && !self.plan.members[place].unhealthy_before;
-                match follow {
-                    Follow::Retry { not_before } => {
-                        self.state.members[place] = MemberState::Queued {
-                            attempts: attempt,
-                            not_before: Some(not_before),
-                            last: Some(why.clone()),
-                        };
-                    }
-                    Follow::Nothing | Follow::Abort => over(*how, counts, Some(why)),
-                }
-            }
-        }
-        self.count_infrastructure(end);
-        self.mind_the_budget(end, follow);
-        Ok(())
-    }
-
-    fn count_infrastructure(&mut self, end: &UpdateEnd) {
-        match end {
-            UpdateEnd::Unsuccessful {
-                kind: FailureKind::Infrastructure,
-                why,
-                ..
-            } => {
-                self.state.infra_in_a_row += 1;
-                let held = self
-                    .state
-                    .holds
-                    .iter()
-                    .any(|hold| hold.kind == HoldKind::InfraErrors);
-                if self.state.infra_in_a_row >= INFRA_IN_A_ROW_MAX && !held {
-                    let why = format!(
-                        "{INFRA_IN_A_ROW_MAX} updates in a row failed for reasons of the infrastructure, the last one: {why}"
-                    );
-                    self.hold(HoldKind::InfraErrors, why);
-                }
-            }
-            UpdateEnd::Committed | UpdateEnd::Unchanged | UpdateEnd::Unsuccessful { .. } => {
-                self.state.infra_in_a_row = 0;
-            }
-            UpdateEnd::Refused { .. } | UpdateEnd::Deferred { .. } => {}
-        }
-    }
-
-    fn mind_the_budget(&mut self, end: &UpdateEnd, follow: Follow) {
-        if !matches!(self.state.phase, Phase::Running | Phase::Superseding { .. }) {
-            return;
-        }
-        let failures = self.state.tally().failures;
-        let limit = self.state.failure_limit(self.plan);
-        let why = match end {
-            UpdateEnd::Unsuccessful { why, .. } if failures >= limit => {
-                format!("{failures} of at most {limit} failures, the last one: {why}")
-            }
-            UpdateEnd::Unsuccessful { why, .. } if follow == Follow::Abort => {
-                format!("the strategy stops at this failure: {why}")
-            }
-            _ => return,
-        };
-        self.stop(FLEET, &why, false);
-    }
-
-    fn stop(&mut self, by: &str, why: &str, rollback: bool) {
+    pub(super) fn stop(&mut self, by: &str, why: &str, rollback: bool) {
         self.state.phase = Phase::Aborting {
             rollback,
             why: why.to_owned(),
@@ -330,7 +190,7 @@ impl Step<'_> {
         });
     }
 
-    fn cancel_queued(&mut self, why: &str) {
+    pub(super) fn cancel_queued(&mut self, why: &str) {
         for member in &mut self.state.members {
             if let MemberState::Queued { attempts, .. } = *member {
                 let why = Some(why.to_owned());
@@ -344,7 +204,7 @@ impl Step<'_> {
         }
     }
 
-    fn hold(&mut self, kind: HoldKind, why: String) {
+    pub(super) fn hold(&mut self, kind: HoldKind, why: String) {
         let hold = Hold {
             kind,
             by: FLEET.to_owned(),
@@ -419,30 +279,6 @@ impl Step<'_> {
             ));
         }
         Ok(())
-    }
-
-    fn excluded(&mut self, event: &RolloutEvent, place: usize, by: &str) -> Applied {
-        match self.state.members.get(place) {
-            Some(&MemberState::Queued { attempts, .. }) if !self.state.phase.is_terminal() => {
-                let why = Some(format!("taken out by {by}"));
-                self.state.members[place] = MemberState::Ended {
-                    how: Ending::Excluded,
-                    counts: false,
-                    attempts,
-                    why,
-                };
-                self.facts.push(Fact::Excluded {
-                    place,
-                    by: by.to_owned(),
-                });
-                Ok(())
-            }
-            Some(MemberState::Ended {
-                how: Ending::Excluded,
-                ..
-            }) => Ok(()),
-            _ => Err(self.illegal(event, "an instance whose update has not begun")),
-        }
     }
 
     fn aborted(&mut self, event: &RolloutEvent, by: &str, why: &str, rollback: bool) -> Applied {
@@ -533,109 +369,6 @@ impl Step<'_> {
             self.hold(HoldKind::Deadline, why);
         }
         Ok(())
-    }
-
-    /// Ends what is over.
-    fn settle(&mut self) {
-        if self.state.phase == Phase::Running {
-            self.settle_wave();
-        }
-        if matches!(
-            self.state.phase,
-            Phase::Aborting { .. } | Phase::Superseding { .. }
-        ) {
-            // One that would be tried again is not, once nothing starts any more.
-            self.cancel_queued("the rollout was stopped");
-        }
-        if self.state.claims().next().is_some() {
-            return;
-        }
-        match self.state.phase.clone() {
-            Phase::Superseding { by } => self.state.phase = Phase::Superseded { by },
-            Phase::Aborting { rollback, why } if !rollback || self.nothing_to_take_back() => {
-                self.state.phase = Phase::Aborted { why };
-            }
-            _ => {}
-        }
-    }
-
-    fn nothing_to_take_back(&self) -> bool {
-        !self
-            .state
-            .members
-            .iter()
-            .any(|member| member.ending() == Some(Ending::Committed))
-    }
-
-    fn settle_wave(&mut self) {
-        let waves = u32::try_from(self.plan.waves.len()).unwrap_or(u32::MAX);
-        loop {
-            if self.state.wave >= waves {
-                self.finish();
-                return;
-            }
-            let tally = self.state.wave_tally(self.plan, self.state.wave);
-            let over = tally.is_over()
-                && (self.state.wave_phase == WavePhase::Open || self.all_taken_out());
-            let failed = over
-                && tally.committed == 0
-                && !self.all_taken_out()
-                && self.state.wave + 1 < waves;
-            if failed {
-                if !self
-                    .state
-                    .holds
-                    .iter()
-                    .any(|hold| hold.kind == HoldKind::WaveFailed)
-                {
-                    let why = format!(
-                        "no instance of wave {} got the release",
-                        self.state.wave + 1
-                    );
-                    self.hold(HoldKind::WaveFailed, why);
-                }
-                return;
-            }
-            if !over {
-                return;
-            }
-            self.pass_wave();
-        }
-    }
-
-    /// Whether nobody of the wave was to be updated after all: such a wave needs no pause and no person.
-    fn all_taken_out(&self) -> bool {
-        self.state.members[self.plan.wave_range(self.state.wave)]
-            .iter()
-            .all(|member| matches!(member.ending(), Some(Ending::Excluded | Ending::Refused)))
-    }
-
-    fn pass_wave(&mut self) {
-        let got_it = self.state.wave_tally(self.plan, self.state.wave).committed > 0;
-        if got_it || self.all_taken_out() {
-            self.facts.push(Fact::WavePassed {
-                wave: self.state.wave,
-            });
-        }
-        self.state.wave += 1;
-        self.state.wave_phase = WavePhase::Pending;
-        self.state.passed_at = Some(self.now);
-        self.state.worked = Countdown::default();
-    }
-
-    fn finish(&mut self) {
-        let good = |member: &MemberState| {
-            member
-                .ending()
-                .is_some_and(|how| how.is_success() || how == Ending::Excluded)
-        };
-        let all_good = self.state.members.iter().all(good);
-        self.state.phase = if all_good {
-            Phase::Completed
-        } else {
-            Phase::CompletedWithFailures
-        };
-        self.facts.push(Fact::Finished(self.state.phase.label()));
     }
 }
 

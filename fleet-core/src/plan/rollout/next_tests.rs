@@ -2,9 +2,10 @@
 
 use proptest::prelude::*;
 
+use super::super::event::{Follow, UpdateEnd};
 use super::*;
 use crate::plan::PlannedWave;
-use crate::plan::strategy::WaveGate;
+use crate::plan::strategy::{FailureKind, WaveGate};
 use crate::testing::conformance::fixtures::{at, rollout, rollout_id, update_id};
 
 fn plan(total: u32) -> RolloutPlan {
