@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := build
 
 HOST_TRIPLE := $(shell rustc -vV | sed -n 's/^host: //p')
-CARGO_TARGET_DIR ?= target
+CARGO_TARGET_DIR ?= $(CURDIR)/target
 export CARGO_TARGET_DIR
 FLEET := $(abspath target/dist/fleet)
 # What the tests on the real engine run: the binary that ships.
@@ -39,7 +39,7 @@ clippy:
 	cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
 
 docs:
-	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps
 
 # tests/tidy.rs checks the banned crates in any case; cargo-deny adds licences and sources where it is installed.
 deny:

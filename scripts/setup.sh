@@ -6,7 +6,7 @@ say() { echo "setup: $*" >&2; }
 
 # program -> Debian package
 declare -A packages=(
-  [cc]=gcc [make]=make [pkg-config]=pkg-config
+  [cc]=gcc [make]=make [pkg-config]=pkg-config [git]=git
   [docker]=docker-cli [dockerd]=docker.io
   [docker-registry]=docker-registry [skopeo]=skopeo [docker-compose]=docker-compose
   [rsync]=rsync [getfattr]=attr [getfacl]=acl [setcap]=libcap2-bin

@@ -144,6 +144,8 @@ pub(crate) enum Command {
     Snapshot(SnapshotCommand),
     /// Show what happened
     Events(EventsArgs),
+    /// Make the texts of a release from a git history, for publishers
+    Changelog(ChangelogArgs),
     /// Check engine, permissions, disk, configuration
     Doctor,
     /// Check, show and start configuration files
@@ -314,6 +316,35 @@ pub(crate) struct EventsArgs {
     pub(crate) instance: Option<InstanceName>,
 }
 
+/// Arguments of `changelog`.
+#[derive(Debug, Args)]
+pub(crate) struct ChangelogArgs {
+    /// Revision of the release before; its commits are not in it.
+    #[arg(long, value_name = "REV", value_parser = revision)]
+    pub(crate) from: String,
+    /// Revision of the release.
+    #[arg(long, value_name = "REV", value_parser = revision)]
+    pub(crate) to: String,
+    /// The repository.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(crate) repository: PathBuf,
+    /// What the release is called; default: the revision.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) version_name: Option<String>,
+    /// Leaves out commits of a kind or scope, for instance ci or "fix(internal)".
+    #[arg(long = "exclude-kind", value_name = "KIND")]
+    pub(crate) exclude_kinds: Vec<String>,
+    /// Leaves out commits with a word in their subject.
+    #[arg(long = "exclude-word", value_name = "WORD")]
+    pub(crate) exclude_words: Vec<String>,
+    /// Writes what the team reads to a file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) markdown: Option<PathBuf>,
+    /// Writes what users read to a file: put it into the image as /app/changelogs/latest.json.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
 /// `config …`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
@@ -325,6 +356,13 @@ pub(crate) enum ConfigCommand {
     Init,
     /// Write the JSON Schema to standard output
     Schema,
+}
+
+fn revision(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.starts_with('-') {
+        return Err(format!("expected a revision of git, found {text:?}"));
+    }
+    Ok(text.to_owned())
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {

@@ -1,5 +1,6 @@
 //! One verb per file. Each reads its arguments, calls the libraries, prints, and says how it ends.
 
+mod changelog;
 mod check;
 mod config;
 mod doctor;
@@ -36,6 +37,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Outcome {
         Command::Run(args) => run::once(context, args).await,
         Command::Recover => recover::run(context).await,
         Command::Snapshot(command) => snapshot::run(context, command).await,
+        Command::Changelog(args) => changelog::run(context, &args),
         Command::Doctor => doctor::run(context).await,
         Command::Pause { reason } => pause::pause(context, reason).await,
         Command::Resume { reason } => pause::resume(context, reason).await,

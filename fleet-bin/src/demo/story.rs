@@ -281,8 +281,8 @@ impl Story<'_> {
 fn told(tenant: &str, report: &UpdateReport, gap: Duration, before: usize, after: usize) -> String {
     let word = report.outcome.map_or("open", Ended::label);
     let mut text = format!(
-        "  {:<6} {}  without service {}  rows {before} → {after}",
-        paint(NAME, format!("{tenant:<6}")).to_string(),
+        "  {} {}  without service {}  rows {before} → {after}",
+        paint(NAME, format!("{tenant:<6}")),
         paint(
             style::of_word(word),
             format!("{:<12}", word.replace('_', " "))

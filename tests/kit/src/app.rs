@@ -24,12 +24,16 @@ pub(crate) fn workspace() -> PathBuf {
         .to_owned()
 }
 
+/// Where cargo puts what it builds; a relative setting counts from the root.
+pub(crate) fn target_dir() -> PathBuf {
+    let set = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    workspace().join(set)
+}
+
 fn build() -> PathBuf {
     let root = workspace();
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    let folder = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| root.join("target"), PathBuf::from)
-        .join("testapp");
+    let folder = target_dir().join("testapp");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command

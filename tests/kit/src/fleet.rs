@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
-use crate::app::workspace;
+use crate::app::{target_dir, workspace};
 
 /// Path of the binary `fleet`: `$FLEET_BIN` if it is set (`make test` sets it to the static release binary), else a
 /// development build.
@@ -39,9 +39,7 @@ fn build() -> PathBuf {
         .expect("cargo can be run");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "fleet does not build:\n{errors}");
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    target.join("debug/fleet")
+    target_dir().join("debug/fleet")
 }
 
 /// The binary with a data directory of its own.
