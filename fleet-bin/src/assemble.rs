@@ -8,7 +8,10 @@ use fleet_core::engine::{Fleet, FleetOptions, FleetPorts, FleetUpdater};
 use fleet_core::ids::ContainerId;
 use fleet_core::model::labels::DEFAULT_PREFIX;
 use fleet_core::plan::strategy::StrategyRegistry;
-use fleet_core::ports::{RolloutStore, UpdatePorts};
+use fleet_core::ports::{
+    ContainerRuntime as _, HealthProbe, RolloutStore, SnapshotStore, UpdatePorts,
+};
+use fleet_docker::helper::{DockerHelpers, HelperProbe, HelperSnapshotStore};
 use fleet_docker::registry::{HostOptions, Login, RegistryClient, RegistryOptions, Secret};
 use fleet_docker::volume::{LocalSnapshotStore, SnapshotOptions};
 use fleet_docker::{ConnectOptions, DockerEngine};
@@ -208,13 +211,15 @@ impl Context {
     }
 
     async fn fleet(&self, dir: &DataDir, store: SqliteStore) -> Outcome<Fleet> {
-        let engine = Arc::new(self.engine().await?);
+        let engine = self.engine().await?;
         let store = Arc::new(store);
+        let (snapshots, probe) = self.hands(dir, &engine).await?;
+        let engine = Arc::new(engine);
         let update = UpdatePorts {
             runtime: engine.clone(),
-            images: engine.clone(),
-            snapshots: Arc::new(self.snapshots_in(dir)?),
-            probe: engine,
+            images: engine,
+            snapshots,
+            probe,
             journal: store.clone(),
             clock: self.clock.clone(),
             entropy: Arc::new(SystemEntropy),
@@ -239,6 +244,27 @@ impl Context {
             ..FleetOptions::default()
         };
         Ok(Fleet::new(ports, options))
+    }
+
+    /// What touches volumes and networks: fleet itself where it can, else a helper container beside the engine.
+    async fn hands(
+        &self,
+        dir: &DataDir,
+        engine: &DockerEngine,
+    ) -> Outcome<(Arc<dyn SnapshotStore>, Arc<dyn HealthProbe>)> {
+        let local = self.snapshots_in(dir)?;
+        let root = engine.info().await?.root_dir;
+        if own_container().is_none() && Path::new(&root).join("volumes").is_dir() {
+            return Ok((Arc::new(local), Arc::new(engine.clone())));
+        }
+        let executable = std::env::current_exe()
+            .or_exit(Exit::Failed, "fleet's own executable cannot be found")?;
+        let helpers = DockerHelpers::new(engine.clone(), executable, vec!["__helper".to_owned()]);
+        let probe = HelperProbe::new(engine.clone(), helpers.clone());
+        Ok((
+            Arc::new(HelperSnapshotStore::new(local, Arc::new(helpers))),
+            Arc::new(probe),
+        ))
     }
 
     /// Connects to the engine.

@@ -168,6 +168,9 @@ pub(crate) enum Command {
         /// `probe` or nothing.
         args: Vec<String>,
     },
+    /// The program inside a helper container
+    #[command(name = "__helper", hide = true)]
+    Helper,
 }
 
 /// Arguments of `update`.

@@ -28,6 +28,16 @@ fn main() -> ExitCode {
     if let Command::App { args } = &cli.command {
         return demo::app::run(args, demo::wait_for_term);
     }
+    if let Command::Helper = &cli.command {
+        return match fleet_docker::helper::serve(std::io::stdin().lock(), std::io::stdout().lock())
+        {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                tell(&format!("{} {error}", paint(BAD, "error:")));
+                ExitCode::FAILURE
+            }
+        };
+    }
     match run(cli) {
         Ok(exit) => exit.into(),
         Err(failure) => {

@@ -50,6 +50,8 @@ pub(crate) async fn run(context: &Context, command: Command) -> Outcome {
             Ok(Exit::Done)
         }
         Command::Demo { app } => demo::run(context, app.as_deref()).await,
-        Command::App { .. } => unreachable!("handled before the configuration is read"),
+        Command::App { .. } | Command::Helper => {
+            unreachable!("handled before the configuration is read")
+        }
     }
 }
