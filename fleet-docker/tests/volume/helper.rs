@@ -78,7 +78,10 @@ async fn everything_goes_round_through_a_helper() {
     let snapshot = place.snapshots().join("web").join(id(1).to_string());
     assert!(snapshot.join("data.delta.tar.zst").exists());
     assert_eq!(store.verify(&id(1)).await.unwrap(), info);
-    assert_eq!(store.list(Some(&instance())).await.unwrap(), [info.clone()]);
+    assert_eq!(
+        store.list(Some(&instance())).await.unwrap(),
+        std::slice::from_ref(&info)
+    );
     assert!(
         store
             .differs(&id(1), &request.volumes)
