@@ -116,6 +116,11 @@ impl ContainerRuntime for FakeEngine {
     async fn remove_volume(&self, name: &VolumeName) -> Result<(), PortError> {
         let op = "remove the volume";
         self.call(op, name.as_str(), |machine| {
+            // The adapter leaves alone what does not carry fleet's label.
+            if machine.volumes.get(name).is_some_and(|it| !it.by_fleet) {
+                let text = format!("fleet did not make volume {name}");
+                return Err(PortError::new(op, PortErrorKind::Invalid, text));
+            }
             let mut mounts = machine.containers.iter().flat_map(|ctr| &ctr.mounts);
             if mounts.any(|mount| &mount.volume == name) {
                 let text = format!("volume {name} is in use");

@@ -313,7 +313,7 @@ impl Facts {
         if payload.is_null() {
             return;
         }
-        let Ok(new) = serde_json::from_value::<Self>(payload.clone()) else {
+        let Ok(new) = Self::deserialize(payload) else {
             return;
         };
         macro_rules! take {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::super::workload::Files;
-use super::{Ctr, CtrMount, Fact, Machine, Vol};
+use super::{Ctr, CtrMount, Fact, Hand, Machine, Vol};
 use crate::ids::{ContainerId, ImageId, VolumeName};
 use crate::model::{FrozenSpec, MountKind, RestartPolicy, RunState, labels};
 use crate::ports::{
@@ -189,7 +189,12 @@ impl Machine {
 
     pub(in super::super) fn add_volume(&mut self, name: VolumeName, files: Files) {
         let serial = self.serial();
-        self.volumes.insert(name, Vol { serial, files });
+        let volume = Vol {
+            serial,
+            by_fleet: self.hand == Hand::Fleet,
+            files,
+        };
+        self.volumes.insert(name, volume);
     }
 
     pub(in super::super) fn anonymous_volume(&mut self, files: Files) -> VolumeName {

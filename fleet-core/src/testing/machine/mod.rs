@@ -139,6 +139,8 @@ pub(super) struct Img {
 #[derive(Debug, Clone)]
 pub(super) struct Vol {
     pub(super) serial: u32,
+    /// It carries fleet's label.
+    pub(super) by_fleet: bool,
     pub(super) files: Files,
 }
 

@@ -349,13 +349,7 @@ impl Run<'_> {
             }
             self.remove_guard(member).await?;
             self.drop_keep_tags(member).await?;
-            for volume in volumes {
-                match self.ports.runtime.remove_volume(&volume).await {
-                    // Somebody else's container uses it by now.
-                    Err(error) if error.kind() == PortErrorKind::Conflict => {}
-                    other => other?,
-                }
-            }
+            self.remove_made_volumes(&volumes).await?;
             let id = self.state.plan.members[member].snapshot_id;
             self.ports.snapshots.discard(&id).await?;
             if !self.state.volumes_dirty() {

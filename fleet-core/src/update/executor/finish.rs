@@ -5,6 +5,8 @@ use super::Run;
 use super::cutover::HOOK_TIMEOUT;
 use super::error::{StepError, chain};
 use super::prepare::local_tag;
+use crate::ids::VolumeName;
+use crate::ports::PortErrorKind;
 
 impl Run<'_> {
     pub(super) async fn post_hook(&mut self, member: usize) -> Result<Facts, StepError> {
@@ -53,6 +55,25 @@ impl Run<'_> {
             match self.ports.images.tag(image_id, &tag).await {
                 // Somebody removed container and image since: there is nothing left to point to.
                 Err(error) if error.is_not_found() => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes volumes that the engine made for a container of fleet's.
+    pub(super) async fn remove_made_volumes(
+        &self,
+        volumes: &[VolumeName],
+    ) -> Result<(), StepError> {
+        for volume in volumes {
+            match self.ports.runtime.remove_volume(volume).await {
+                // Somebody else's container uses it by now, or it does not carry fleet's label: theirs.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        PortErrorKind::Conflict | PortErrorKind::Invalid
+                    ) => {}
                 other => other?,
             }
         }

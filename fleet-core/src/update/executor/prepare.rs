@@ -161,9 +161,8 @@ impl Run<'_> {
             // The answer to an earlier creation was lost. What it made is never started yet: make it anew, so that
             // what the creation reports is known.
             self.ports.runtime.remove(&found.id).await?;
-            for volume in self.volumes_made_for(member, &found) {
-                self.ports.runtime.remove_volume(&volume).await?;
-            }
+            let volumes = self.volumes_made_for(member, &found);
+            self.remove_made_volumes(&volumes).await?;
         }
         let frozen = self.frozen(member)?.clone();
         let image_id = self
