@@ -9,7 +9,7 @@ use bytes::Bytes;
 use fleet_core::ids::ContainerId;
 use fleet_core::model::VolumeSource;
 use fleet_core::model::labels::KIND;
-use fleet_core::ports::{PortError, PortErrorKind};
+use fleet_core::ports::{ContainerRuntime, PortError, PortErrorKind};
 use serde_json::json;
 use tokio::sync::OnceCell;
 use tokio::sync::mpsc;
@@ -61,6 +61,7 @@ impl DockerHelpers {
                 })??;
             let hash = Sha256Hash::of(&program).to_string();
             let name = format!("{REPOSITORY}:{}", &hash[..16]);
+            self.sweep().await?;
             if !self.engine.has_image(&name).await? {
                 let archive = archive(&program)
                     .map_err(|source| failed("its program cannot be packed").with_source(source))?;
@@ -71,6 +72,19 @@ impl DockerHelpers {
             Ok::<_, PortError>(name)
         });
         Ok(made.await?.as_str())
+    }
+}
+
+impl DockerHelpers {
+    /// Removes helpers that ended because the fleet that had started them was killed. They hold nothing.
+    async fn sweep(&self) -> Result<(), PortError> {
+        for container in self.engine.inventory().await?.containers {
+            let kind = container.labels.get(KIND).map(String::as_str);
+            if kind == Some(HELPER_KIND) && !container.is_up() {
+                self.engine.remove_tool(&container.id).await?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -112,7 +126,6 @@ impl DockerHelpers {
             "HostConfig": {
                 "Binds": binds,
                 "NetworkMode": network,
-                "AutoRemove": true,
                 "RestartPolicy": { "Name": "no" },
                 "SecurityOpt": ["no-new-privileges"],
                 "LogConfig": { "Type": "none" },

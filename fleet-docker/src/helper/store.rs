@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use super::exchange::{Received, receive, send};
 use super::frame::{self, Tag};
 use super::message::{Ask, Failure, FileBegins, WireRequest};
-use crate::volume::exchange::Bench;
+use crate::volume::exchange::{Bench, VolumeFault};
 use crate::volume::{LocalSnapshotStore, VolumeError};
 
 /// Makes connections to helpers.
@@ -216,15 +216,21 @@ impl Session {
             let came = self.have.get(&name);
             if came.is_none_or(|file| (file.bytes, &file.sha256) != (bytes, &sha256)) {
                 let found = came.map_or("no such file", |file| &file.sha256);
-                let error = crate::volume::exchange::VolumeFault::corrupt(name, &sha256, found);
+                let error = VolumeFault::corrupt(name, &sha256, found);
                 return Err(Trouble::Here(error));
             }
         }
         let ours = bench
             .finish(&ask.id, &ask.instance)
             .map_err(Trouble::Here)?;
-        debug_assert_eq!(ours.manifest_sha256, theirs.manifest_sha256);
-        Ok(ours)
+        if ours.manifest_sha256 == theirs.manifest_sha256 {
+            return Ok(ours);
+        }
+        Err(Trouble::Here(VolumeFault::corrupt(
+            "the manifest that the helper wrote",
+            &theirs.manifest_sha256,
+            &ours.manifest_sha256,
+        )))
     }
 }
 

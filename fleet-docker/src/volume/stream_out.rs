@@ -21,7 +21,7 @@ use super::hash::Sha256Hash;
 pub(super) const CHUNK: usize = 2 << 20;
 
 /// Bytes written between two syncs: enough to keep a disk busy, little enough to be spread over the whole pass.
-const SYNC_STEP: u64 = 32 << 20;
+const SYNC_STEP: u64 = 128 << 20;
 
 /// Bytes read back at once.
 const READ_BACK: usize = 1 << 20;

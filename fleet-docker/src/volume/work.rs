@@ -267,6 +267,10 @@ impl Work {
         };
         let archive = name(Part::Archive(kind));
         let list = name(Part::List);
+        if first.is_none() {
+            // That of a first pass which no longer counts, since the volume moved.
+            remove_file(&tmp.join(&archive))?;
+        }
         let pass = Pass {
             hot,
             clones_in: fs.clones.then_some(tmp).filter(|_| hot),
@@ -622,6 +626,15 @@ fn visible(folder: &Path) -> Result<Vec<(String, PathBuf)>, VolumeError> {
     }
     found.sort();
     Ok(found)
+}
+
+fn remove_file(path: &Path) -> Result<(), VolumeError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(VolumeError::io("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn remove_tree(path: &Path) -> Result<(), VolumeError> {
