@@ -340,4 +340,12 @@ async fn two_updates_in_a_row_and_back_lose_nothing() {
             .collect::<Vec<_>>()
     };
     assert_eq!(volumes(&first), volumes(&current));
+    // The lab knows nothing of the anonymous volume, which later containers name.
+    for container in lab.containers() {
+        docker(&["rm", "--force", &container]);
+    }
+    let anonymous = volumes(&first)
+        .into_iter()
+        .find(|name| name.as_str().len() == 64);
+    docker(&["volume", "rm", anonymous.expect("one").as_str()]);
 }
