@@ -276,7 +276,8 @@ impl UpdateState {
     }
 
     fn turn_back(&mut self, cause: Cause) {
-        if self.direction == Direction::Forward {
+        // The commit is the point of no return.
+        if self.direction == Direction::Forward && self.outcome != Some(Outcome::Committed) {
             self.direction = Direction::Back;
             self.cause = Some(cause);
         }

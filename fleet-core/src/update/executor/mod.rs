@@ -147,6 +147,12 @@ impl Run<'_> {
                     self.engine_lost = true;
                     tries += 1;
                     self.wait_for_engine(step, &error).await?;
+                    if tries >= UNKNOWN_TRIES && is_clean_up(step) {
+                        // The outcome stands, whatever becomes of the clean-up.
+                        self.flush().await?;
+                        let reason = error::chain(&error);
+                        return Err(SagaError::CleanUp { reason });
+                    }
                     if tries >= UNKNOWN_TRIES {
                         let cause = Cause::new(Fault::Infrastructure, error::chain(&error));
                         return self.failed(step, member, cause).await;

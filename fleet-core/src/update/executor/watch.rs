@@ -135,6 +135,13 @@ impl Watch {
             let Some(new) = &known.facts.candidate else {
                 continue;
             };
+            if known.done.contains(&Step::StopNew) && self.started.contains(new) {
+                return Some(format!(
+                    "somebody started the failed container {} of {}",
+                    new.short(),
+                    plan.instance
+                ));
+            }
             if known.started.contains(&Step::Start) && self.destroyed.contains(new) {
                 return Some(format!(
                     "somebody removed the new container {} of {}",
