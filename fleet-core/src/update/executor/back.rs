@@ -250,6 +250,15 @@ impl Run<'_> {
                 ..Facts::default()
             });
         }
+        // Never started by fleet, or stopped by it: if the new one runs now, somebody else started it.
+        if let Some(new) = self.new_container(member).await?
+            && new.is_up()
+        {
+            return Err(StepError::Diverged(format!(
+                "somebody started the new container {}",
+                new.id.short()
+            )));
+        }
         let mut result = self.ports.runtime.start(&old.id).await;
         if result.as_ref().is_err_and(|error| !error.outcome_unknown()) {
             // A network that was pruned and made again is known by its name only.
