@@ -159,10 +159,11 @@ pub struct LabelWarning {
     pub message: String,
 }
 
-/// Whether fleet made this container as a guard or helper.
+/// Whether fleet made this container as a guard or helper. An empty label is what is left of an image's own attempt to
+/// pose as one.
 #[must_use]
 pub fn is_auxiliary(labels: &BTreeMap<String, String>) -> bool {
-    labels.contains_key(KIND)
+    labels.get(KIND).is_some_and(|kind| !kind.is_empty())
 }
 
 impl InstanceSettings {
