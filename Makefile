@@ -39,7 +39,7 @@ clippy:
 	cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
 
 docs:
-	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --all-features --no-deps
 
 # tests/tidy.rs checks the banned crates in any case; cargo-deny adds licences and sources where it is installed.
 deny:

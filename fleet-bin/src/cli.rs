@@ -179,7 +179,7 @@ pub(crate) struct UpdateArgs {
     /// Names of the containers.
     #[arg(required = true, value_name = "INSTANCE")]
     pub(crate) instances: Vec<InstanceName>,
-    /// The image to move to: repository[:tag][@sha256:…], or the id of an image that the engine has.
+    /// The image to move to, `repository[:tag][@sha256:…]`, or the id of an image that the engine has.
     #[arg(long, value_name = "IMAGE")]
     pub(crate) to: Target,
     /// How long the health gate waits at most; without it the label decides.

@@ -80,7 +80,7 @@ pub(crate) enum RolloutCommand {
 /// Arguments of `rollout start`.
 #[derive(Debug, Args)]
 pub(crate) struct StartArgs {
-    /// The release: repository[:tag][@sha256:…].
+    /// The release, `repository[:tag][@sha256:…]`.
     #[arg(long, value_name = "IMAGE")]
     pub(crate) image: ImageRef,
     #[command(flatten)]

@@ -1,5 +1,7 @@
 //! The order of the steps, forward and back, and for which members each applies.
 
+use crate::model::EngineHealth;
+
 use super::{Cause, Direction, Fault, Outcome, Step, UpdateState};
 
 /// Steps begun before an update counts as not ending: a group of ten takes about 250 when everything goes wrong once.
@@ -141,11 +143,19 @@ pub fn outcome_of_going_back(state: &UpdateState) -> Outcome {
     }
 }
 
-/// Whether the digest must not be tried again on these instances.
+/// Why the digest must not be tried again on these instances, if it must not. A release is not blamed for an instance
+/// that was unhealthy before: a broken one must not block its own fix.
 #[must_use]
 pub fn quarantines(state: &UpdateState) -> Option<&Cause> {
-    state
-        .cause
-        .as_ref()
-        .filter(|cause| cause.fault == Fault::Release && state.any_started(Step::Start))
+    let sick_before = state
+        .plan
+        .members
+        .iter()
+        .zip(&state.members)
+        .any(|(plan, member)| {
+            plan.target.is_some() && member.facts.health_before == Some(EngineHealth::Unhealthy)
+        });
+    state.cause.as_ref().filter(|cause| {
+        cause.fault == Fault::Release && state.any_started(Step::Start) && !sick_before
+    })
 }

@@ -20,10 +20,12 @@ fn count() -> u64 {
     }
 }
 
-/// Each run tells stories that nobody told before, unless `FLEET_SEED_FROM` says where to begin.
+/// The seeds of a short run are always the same, so that a change is judged by itself; a long run tells stories that
+/// nobody told before. `FLEET_SEED_FROM` says where to begin.
 fn first() -> u64 {
     match std::env::var("FLEET_SEED_FROM") {
         Ok(text) => text.parse().expect("FLEET_SEED_FROM is a number"),
+        Err(_) if std::env::var_os("FLEET_TEST_LONG").is_none() => 0,
         Err(_) => {
             let now = SystemTime::now().duration_since(UNIX_EPOCH);
             now.expect("after 1970").as_secs() * 1_000_000
@@ -32,7 +34,7 @@ fn first() -> u64 {
 }
 
 #[test]
-fn fresh_seeds_hold_every_invariant() {
+fn many_seeds_hold_every_invariant() {
     let (first, count) = (first(), count());
     let seeds: Vec<u64> = (first..first + count).collect();
     each(&seeds, |seed| {

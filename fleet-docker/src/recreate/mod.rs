@@ -6,16 +6,16 @@
 //! | field | how it is carried |
 //! |---|---|
 //! | `Env`, `Labels` | by key; equal to the old image's: follows the new image; other or absent there: stays |
-//! | `Cmd`, `Entrypoint` | together; see [`config`] |
+//! | `Cmd`, `Entrypoint` | together; see `config.rs` |
 //! | `User`, `WorkingDir`, `StopSignal`, `Shell` | equal to the old image's: follows the new image; else stays |
 //! | `Healthcheck` | by sub-field, as the engine merges it |
 //! | `ExposedPorts`, `Volumes` | by entry; a published port stays exposed |
 //! | `StopTimeout`, `Tty`, `OpenStdin`, `Domainname` and the rest of `Config` | stays |
 //! | `Hostname` | stays, unless the engine made it up (the old short id, or the host's name) |
 //! | `MacAddress` | stays if pinned; generated ones are dropped |
-//! | networks | requested settings only; see [`networks`] |
-//! | mounts | see [`mounts`]: binds byte for byte, anonymous volumes by name |
-//! | `HostConfig` | whole; see [`host`] |
+//! | networks | requested settings only; see `networks.rs` |
+//! | mounts | see `mounts.rs`: binds byte for byte, anonymous volumes by name |
+//! | `HostConfig` | whole; see `host.rs` |
 //! | `RestartPolicy` | `no`, until fleet arms it |
 //! | `Image` | what the user wrote, never an id |
 //! | `com.docker.compose.image`, `com.docker.compose.config-hash` | what compose would write now |

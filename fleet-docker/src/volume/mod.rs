@@ -35,6 +35,7 @@ mod options;
 mod removed;
 mod restore;
 mod shape;
+mod shelf;
 mod store;
 mod stream_in;
 mod stream_out;

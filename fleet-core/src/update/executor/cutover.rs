@@ -230,6 +230,13 @@ impl Run<'_> {
             self.watch.ours(&new.id);
             new = self.new_or_gone(member).await?;
         }
+        let name = self.state.plan.members[member].instance.name.as_str();
+        if new.name != name {
+            return Err(StepError::Diverged(format!(
+                "expected the new container under the name {name}, found it under {}",
+                new.name
+            )));
+        }
         if new.restart_policy != policy {
             self.ports
                 .runtime

@@ -19,7 +19,7 @@ use crate::time::Timestamp;
 /// First pause between two probes; it grows by half each time up to the interval.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// Longest time for one HTTP probe.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Within this time after a signal that fleet did not send, a lost engine explains it.
 const ENGINE_INCIDENT: Duration = Duration::from_secs(15);
 

@@ -4,12 +4,16 @@ use super::super::{Cause, Facts, Fault};
 use super::Run;
 use super::cutover::HOOK_TIMEOUT;
 use super::error::{StepError, blame_release_if_invalid, chain};
+use super::gate::PROBE_TIMEOUT;
 use super::look::infrastructure;
 use crate::ids::{ContainerId, ImageId, VolumeName};
 use crate::image::ImageRef;
-use crate::model::{Consistency, Container, Mount, MountKind, SnapshotChoice, VolumeSource};
+use crate::model::{
+    Consistency, Container, EngineHealth, Mount, MountKind, SnapshotChoice, VolumeSource,
+};
 use crate::ports::{
-    CandidateRequest, CreateRequest, GuardRequest, Names, PortErrorKind, Repoint, SnapshotRequest,
+    CandidateRequest, CreateRequest, GuardRequest, Names, PortErrorKind, ProbeTarget, ProbeVerdict,
+    Repoint, SnapshotRequest,
 };
 
 /// Exit code of a hook that says "not now".
@@ -32,12 +36,37 @@ impl Run<'_> {
         let info = self.ports.runtime.info().await?;
         Ok(Facts {
             was_running: Some(frozen.container.is_up()),
-            health_before: frozen.container.health,
+            health_before: self.health_now(member, &frozen.container).await?,
             volumes: Some(volumes),
             engine_id: Some(info.engine_id),
             frozen: Some(frozen),
             ..Facts::default()
         })
+    }
+
+    /// Health by the question that the gate will ask: what a rollback must get back to, and not more. None where there
+    /// is no question but whether it runs.
+    async fn health_now(
+        &self,
+        member: usize,
+        container: &Container,
+    ) -> Result<Option<EngineHealth>, StepError> {
+        let Some(check) = &self.state.plan.members[member].health.http else {
+            return Ok(container.health);
+        };
+        if !container.is_up() {
+            return Ok(None);
+        }
+        let target = ProbeTarget {
+            container: container.id.clone(),
+            check: check.clone(),
+            timeout: PROBE_TIMEOUT,
+        };
+        match self.ports.probe.probe(&target).await {
+            Ok(ProbeVerdict::Pass) => Ok(Some(EngineHealth::Healthy)),
+            Ok(ProbeVerdict::Fail(_)) => Ok(Some(EngineHealth::Unhealthy)),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The volumes to copy. A volume that an earlier member of the group writes to belongs to that one.
