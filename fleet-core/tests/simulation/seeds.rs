@@ -63,6 +63,10 @@ fn a_seed_tells_the_same_story_twice() {
 fn seeds_that_found_a_bug_hold() {
     for (seed, found) in [
         (
+            1_795_681_087_004_550,
+            "a new container that somebody renamed was committed under the other name",
+        ),
+        (
             10_939,
             "a lost start counted as refused, and the data was not put back",
         ),
