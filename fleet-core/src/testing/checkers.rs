@@ -9,6 +9,7 @@ use std::fmt;
 use super::host::FakeHost;
 use super::machine::{Deed, Fact, Hand, Machine, Move};
 use super::memory::MemoryStore;
+use super::swarm::THEIR_NAME;
 use super::workload::{Files, ROWS};
 use super::world::{NAME, SECRET, Scenario};
 use crate::ids::{ContainerId, ImageId, SnapshotId, VolumeName};
@@ -513,7 +514,9 @@ impl Checker {
         let foreign = self.foreign_at.is_some();
         for container in host.containers() {
             let made = self.ours.contains(&container.id) || self.guards.contains(&container.id);
-            let renamed = foreign && container.id == self.before.id;
+            // Others may give a workload a name of their own.
+            let theirs = container.id == self.before.id || container.name == THEIR_NAME;
+            let renamed = foreign && theirs;
             ensure(!made || renamed || container.name == NAME, "I14", || {
                 format!("container {} stayed behind", container.name)
             })?;

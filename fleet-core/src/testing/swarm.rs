@@ -11,6 +11,9 @@ use super::world::{Ending, Life, NAME, Scenario, World};
 use crate::ports::Names;
 use crate::update::{MAX_RECOVERIES, Outcome};
 
+/// The name that others give to a container of fleet's.
+pub(super) const THEIR_NAME: &str = "theirs";
+
 /// Calls of an undisturbed update, roughly; planned faults fall within them.
 const CALLS: u64 = 90;
 /// Places to die in an undisturbed update, roughly.
@@ -210,7 +213,7 @@ fn foreign(rng: &mut SeedRng, world: &World) -> ForeignMove {
         0 => ForeignMove::Stop(name),
         1 => ForeignMove::Start(name),
         2 => ForeignMove::Remove(name),
-        3 => ForeignMove::Rename(name, "theirs".to_owned()),
+        3 => ForeignMove::Rename(name, THEIR_NAME.to_owned()),
         4 => ForeignMove::Recreate(name),
         _ => ForeignMove::TakeName(name),
     }

@@ -105,8 +105,26 @@ impl Machine {
         result
     }
 
+    /// What an earlier call for the same update made and nobody has started: the call is taken up where it was cut.
+    fn adopted(&self, draft: &Draft) -> Option<Created> {
+        let update = draft.labels.get(labels::UPDATE)?;
+        let found = self.containers.iter().find(|ctr| ctr.name == draft.name)?;
+        let same = found.labels.get(labels::UPDATE) == Some(update)
+            && found.image_id == draft.image_id
+            && found.state == RunState::Created
+            && !draft.guard;
+        same.then(|| Created {
+            id: found.id.clone(),
+            warnings: Vec::new(),
+            new_volumes: Vec::new(),
+        })
+    }
+
     fn make(&mut self, draft: Draft) -> Result<Created, PortError> {
         let refuse = |kind, text: String| Err(PortError::new("create the container", kind, text));
+        if let Some(adopted) = self.adopted(&draft) {
+            return Ok(adopted);
+        }
         if self.name_taken(&draft.name) {
             let text = format!("the name {} is already in use", draft.name);
             return refuse(PortErrorKind::Conflict, text);
