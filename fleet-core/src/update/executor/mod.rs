@@ -30,6 +30,12 @@ pub const ENGINE_WAIT: Duration = Duration::from_secs(120);
 /// Tries of a step whose outcome was unknown before it counts as failed.
 const UNKNOWN_TRIES: u32 = 5;
 
+/// Tries of a step of the way back before a person is asked.
+const BACK_TRIES: u32 = 4;
+
+/// Pause before a step is tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
+
 /// Tries of a clean-up step before it is left to the next recovery.
 const CLEAN_UP_TRIES: u32 = 3;
 
@@ -166,7 +172,18 @@ impl Run<'_> {
                             reason: cause.reason,
                         });
                     }
-                    self.ports.clock.sleep(Duration::from_millis(250)).await;
+                    self.ports.clock.sleep(RETRY_PAUSE).await;
+                }
+                Err(StepError::Failed(cause))
+                    if may_pass(step, &cause) && tries + 1 < BACK_TRIES =>
+                {
+                    tries += 1;
+                    tracing::warn!(
+                        step = step.label(),
+                        reason = cause.reason,
+                        "a step of the way back is tried again"
+                    );
+                    self.ports.clock.sleep(RETRY_PAUSE).await;
                 }
                 Err(StepError::Failed(cause)) => return self.failed(step, member, cause).await,
                 Err(StepError::Diverged(reason)) => return self.diverged(step, &reason).await,
@@ -259,4 +276,9 @@ impl Run<'_> {
 
 fn is_clean_up(step: Step) -> bool {
     matches!(step, Step::CleanUp | Step::CleanUpBack)
+}
+
+/// Whether a failure of a step of the way back may pass by itself: a person is asked only when it does not.
+fn may_pass(step: Step, cause: &Cause) -> bool {
+    step.direction() == Direction::Back && cause.fault == Fault::Infrastructure
 }
