@@ -16,7 +16,7 @@ use crate::call::Call;
 use crate::sides::{Fake, Real, Side};
 
 /// Sequences of a run, and of a long one.
-const SEQUENCES: u64 = 500;
+const SEQUENCES: u64 = 100;
 const SEQUENCES_LONG: u64 = 2_000;
 /// Calls of a sequence.
 const CALLS: u64 = 7;

@@ -30,6 +30,14 @@ impl Run<'_> {
                 plan.instance.name
             )));
         }
+        // An engine that was killed may say that nothing runs while the process lives on, and writes.
+        if !frozen.container.is_up()
+            && let Some(orphan) = self.ports.runtime.orphan(&plan.container).await?
+        {
+            return Err(infrastructure(format!(
+                "a process of the container lives on without the engine: {orphan}"
+            )));
+        }
         let volumes = self
             .chosen_volumes(&frozen.container, &plan.snapshot)
             .await?;
