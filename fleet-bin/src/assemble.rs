@@ -14,7 +14,7 @@ use fleet_core::ports::{
 use fleet_docker::helper::{DockerHelpers, HelperProbe, HelperSnapshotStore};
 use fleet_docker::registry::{HostOptions, Login, RegistryClient, RegistryOptions, Secret};
 use fleet_docker::volume::{LocalSnapshotStore, SnapshotOptions};
-use fleet_docker::{ConnectOptions, DockerEngine};
+use fleet_docker::{ConnectOptions, DockerEngine, SystemClock, SystemEntropy};
 use fleet_sqlite::{OpenError, OpenOptions, SqliteStore};
 
 use crate::cli::Global;
@@ -23,7 +23,6 @@ use crate::crash;
 use crate::datadir::{DataDir, DataLock};
 use crate::exit::{Exit, Failure, OrExit as _, Outcome};
 use crate::output::{Out, Ui};
-use crate::system::{SystemClock, SystemEntropy};
 
 /// What every command has at hand.
 pub(crate) struct Context {

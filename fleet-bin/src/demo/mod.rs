@@ -13,13 +13,14 @@ use std::fs;
 use std::path::Path;
 
 use fleet_core::ports::Entropy as _;
+use fleet_docker::SystemEntropy;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::assemble::Context;
 use crate::datadir::DataDir;
 use crate::exit::{Exit, Failure, OrExit as _, Outcome};
 use crate::output::tell;
-use crate::system::SystemEntropy;
+
 use stage::Stage;
 
 /// Blocks until SIGTERM arrives: how the program in the containers is told to end.
