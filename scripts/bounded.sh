@@ -16,9 +16,22 @@ wait "$child"
 code=$?
 
 if [ "$code" -ne 0 ]; then
-  echo "--- failed with exit code $code; failures, then the last lines ---"
-  grep -nE '^(test .* \.\.\. FAILED|---- .* stdout ----|thread .* panicked|error(\[|:))' "$log" | head -n 100
-  tail -n 200 "$log" | cut -c -400
+  echo "--- failed with exit code $code; the end of what each failed test said, then the last lines ---"
+  grep -nE '^(test .* \.\.\. FAILED|error(\[|:))' "$log" | head -n 100
+  # A property test says the same again and again while it makes its case smaller: the end is what counts.
+  awk -v most=60 '
+    function flush(   i) {
+      if (name == "") return
+      print name
+      for (i = (n > most ? n - most + 1 : 1); i <= n; i++) print line[i]
+      name = ""; n = 0
+    }
+    /^---- .* stdout ----$/ { flush(); name = $0; next }
+    /^failures:$/ { flush(); next }
+    name != "" { line[++n] = substr($0, 1, 400) }
+    END { flush() }
+  ' "$log" | head -n 2000
+  tail -n 60 "$log" | cut -c -400
 fi
 
 count() { sed -nE "s/^test result:.* ([0-9]+) $1;.*/\\1/p" "$log" | awk '{ n += $1 } END { print n + 0 }'; }

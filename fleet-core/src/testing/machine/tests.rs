@@ -233,8 +233,15 @@ fn a_candidate_shares_the_volumes_and_leaves_the_tag_alone() {
     assert_eq!(old.mounts, new.mounts);
     assert_eq!(new.restart_policy, RestartPolicy::No);
     assert_ne!(old.image_id, new.image_id);
-    let twice = done(&host, engine.create(&request)).unwrap_err();
-    assert_eq!(twice.kind(), PortErrorKind::Conflict);
+    let again = done(&host, engine.create(&request)).unwrap();
+    assert_eq!(again.id, created.id, "taken up, not made twice");
+    let CreateRequest::Candidate(mut other) = request else {
+        unreachable!("made as a candidate")
+    };
+    other.update = UpdateId::new(Timestamp::UNIX_EPOCH, [2; 10]);
+    let other = CreateRequest::Candidate(other);
+    let taken = done(&host, engine.create(&other)).unwrap_err();
+    assert_eq!(taken.kind(), PortErrorKind::Conflict);
 }
 
 #[test]
