@@ -6,5 +6,6 @@ mod errors;
 mod gate;
 mod pull;
 mod rollback;
+mod rollouts;
 mod tree;
 mod writer;

@@ -81,6 +81,17 @@ impl Fleet {
         self
     }
 
+    /// The same with a configuration file.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    #[must_use]
+    pub fn configured(self, text: &str) -> Self {
+        let file = self.folder.path().join("fleet.toml");
+        std::fs::write(file, text).expect("the configuration can be written");
+        self
+    }
+
     /// Its data directory; made by the first command.
     #[must_use]
     pub fn data_dir(&self) -> PathBuf {

@@ -47,14 +47,26 @@ impl Run {
     /// Labels that make it an instance of fleet with a quick HTTP gate on `/health`.
     #[must_use]
     pub fn managed(self) -> Self {
-        self.label("fleet.enable", "true")
-            .label("fleet.source", "local")
-            .label("fleet.health.path", "/health")
-            .label("fleet.health.port", "8080")
-            .label("fleet.health.expect", "{\"status\":\"ok\"}")
-            .label("fleet.health.timeout", "20s")
-            .label("fleet.health.interval", "100ms")
-            .label("fleet.health.min_healthy", "0s")
+        self.managed_under("fleet.")
+    }
+
+    /// The same under another label prefix, for a fleet that shall see nobody else's instances on a shared engine.
+    #[must_use]
+    pub fn managed_under(self, prefix: &str) -> Self {
+        let label =
+            |run: Self, name: &str, value: &str| run.label(&format!("{prefix}{name}"), value);
+        [
+            ("enable", "true"),
+            ("source", "local"),
+            ("health.path", "/health"),
+            ("health.port", "8080"),
+            ("health.expect", "{\"status\":\"ok\"}"),
+            ("health.timeout", "20s"),
+            ("health.interval", "100ms"),
+            ("health.min_healthy", "0s"),
+        ]
+        .into_iter()
+        .fold(self, |run, (name, value)| label(run, name, value))
     }
 
     /// Creates it without starting it.
