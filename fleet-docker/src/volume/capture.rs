@@ -284,7 +284,7 @@ impl Capture<'_> {
         if !began.is_some_and(|began| is_unchanged(&before, &stat, began)) {
             return Ok(Kept::No(before));
         }
-        if stat.st_nlink > 1 && inode::kind(&stat) == FileType::RegularFile {
+        if may_share(&stat) {
             match self.groups.get_mut(&stat.st_ino) {
                 // The first name was written again, so this one must be a link to that.
                 Some(group) if group.written => return Ok(Kept::No(before)),
@@ -358,9 +358,37 @@ impl Capture<'_> {
         };
         let xattrs = inode::xattrs_at(place.parent, place.name)
             .map_err(on("read attributes of", place.path))?;
-        let entry = self.entry(place.path, kind, inode::attributes(&stat, xattrs), &stat);
+        let attributes = inode::attributes(&stat, xattrs);
+        if let Some(link) = self.take_link(place.path, &attributes, &stat)? {
+            return Ok(link);
+        }
+        let entry = self.entry(place.path, kind, attributes, &stat);
         self.out.write(&tar::header(&entry))?;
         Ok(entry)
+    }
+
+    /// Puts a further name of an inode into the archive as a link to its first; none if this is the first.
+    fn take_link(
+        &mut self,
+        path: &[u8],
+        attributes: &Attributes,
+        stat: &Stat,
+    ) -> Result<Option<Entry>, TakeError> {
+        if !may_share(stat) {
+            return Ok(None);
+        }
+        let Some(group) = self.groups.get_mut(&stat.st_ino) else {
+            self.begin_group(path, stat, true);
+            return Ok(None);
+        };
+        let to = group.first.clone();
+        group.left = group.left.saturating_sub(1);
+        if group.left == 0 {
+            self.groups.remove(&stat.st_ino);
+        }
+        let entry = self.entry(path, Kind::Hardlink { to }, attributes.clone(), stat);
+        self.out.write(&tar::header(&entry))?;
+        Ok(Some(entry))
     }
 
     fn take_file(
@@ -372,20 +400,8 @@ impl Capture<'_> {
         let xattrs =
             inode::xattrs_of(file.as_fd()).map_err(on("read attributes of", place.path))?;
         let attributes = inode::attributes(stat, xattrs);
-        if stat.st_nlink > 1 {
-            match self.groups.get_mut(&stat.st_ino) {
-                Some(group) => {
-                    let to = group.first.clone();
-                    group.left = group.left.saturating_sub(1);
-                    if group.left == 0 {
-                        self.groups.remove(&stat.st_ino);
-                    }
-                    let entry = self.entry(place.path, Kind::Hardlink { to }, attributes, stat);
-                    self.out.write(&tar::header(&entry))?;
-                    return Ok(entry);
-                }
-                None => self.begin_group(place.path, stat, true),
-            }
+        if let Some(link) = self.take_link(place.path, &attributes, stat)? {
+            return Ok(link);
         }
         let clone = self.clone_of(file);
         let source = clone.as_ref().unwrap_or(file);
@@ -478,12 +494,20 @@ impl Capture<'_> {
     }
 }
 
+/// Whether an inode may have further names that an archive knows as links. A link may be to anything but a folder;
+/// sockets are not copied.
+fn may_share(stat: &Stat) -> bool {
+    let kind = inode::kind(stat);
+    stat.st_nlink > 1 && kind != FileType::Directory && kind != FileType::Socket
+}
+
 /// Whether the inode under a name is what the earlier pass copied: everything that changes an inode changes its
 /// ctime, and a ctime before the pass cannot come from a change after it.
 fn is_unchanged(before: &Entry, stat: &Stat, began: Time) -> bool {
     let now = inode::stamp(stat);
     let same_type = match &before.kind {
-        Kind::File { .. } | Kind::Hardlink { .. } => inode::kind(stat) == FileType::RegularFile,
+        Kind::File { .. } => inode::kind(stat) == FileType::RegularFile,
+        Kind::Hardlink { .. } => may_share(stat),
         Kind::Symlink { .. } => inode::kind(stat) == FileType::Symlink,
         Kind::Fifo => inode::kind(stat) == FileType::Fifo,
         Kind::Char { .. } => inode::kind(stat) == FileType::CharacterDevice,

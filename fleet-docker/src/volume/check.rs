@@ -110,7 +110,7 @@ fn check_list(stored: &Stored, volume: &VolumeRecord) -> Result<(), VolumeError>
     check_links(&path, &volume.list, shape.into_targets())
 }
 
-/// Every link must point to a file that is there; a second look at the list, only where there are links.
+/// Every link must point to a name that is there and is no folder; a second look at the list, only where there are links.
 fn check_links(
     path: &Path,
     record: &FileRecord,
@@ -121,7 +121,8 @@ fn check_links(
     }
     let mut list = ListReader::open(path)?;
     while let Some(entry) = list.pop_live()? {
-        if matches!(entry.kind, Kind::File { .. }) {
+        let is_first = !matches!(entry.kind, Kind::Dir | Kind::Socket | Kind::Hardlink { .. });
+        if is_first {
             targets.remove(&entry.path);
         }
     }

@@ -255,21 +255,12 @@ impl Comparison<'_> {
             inode::xattrs_of(file.as_fd()).map_err(VolumeError::io("read attributes of", path))?;
         self.same_attributes(&expected, &inode::attributes(&stat, xattrs));
         match &expected.kind {
-            Kind::Hardlink { to } => {
-                if self.firsts.get(to) != Some(&stat.st_ino) {
-                    self.differs(path, "no hard link to the file that it should share");
-                }
-            }
+            Kind::Hardlink { to } => self.same_inode(path, to, &stat),
             Kind::File { size, .. } if *size != inode::size(&stat) => {
                 self.differs(path, format!("{} bytes instead of {size}", stat.st_size));
             }
             Kind::File { .. } => {
-                if stat.st_nlink > 1 {
-                    self.firsts.insert(path.to_vec(), stat.st_ino);
-                    if self.first_of.insert(stat.st_ino, path.to_vec()).is_some() {
-                        self.differs(path, "a hard link instead of a file of its own");
-                    }
-                }
+                self.first_name(path, &stat);
                 // The queue is closed only after a difference, which ends the walk.
                 let _ = self.jobs.send((file, expected));
             }
@@ -281,7 +272,23 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    fn other(&self, place: &Place<'_>, expected: &Entry) -> Result<(), VolumeError> {
+    /// Notes the first name of an inode that has more.
+    fn first_name(&mut self, path: &[u8], stat: &Stat) {
+        if stat.st_nlink > 1 {
+            self.firsts.insert(path.to_vec(), stat.st_ino);
+            if self.first_of.insert(stat.st_ino, path.to_vec()).is_some() {
+                self.differs(path, "a hard link instead of an inode of its own");
+            }
+        }
+    }
+
+    fn same_inode(&self, path: &[u8], to: &[u8], stat: &Stat) {
+        if self.firsts.get(to) != Some(&stat.st_ino) {
+            self.differs(path, "no hard link to what it should share");
+        }
+    }
+
+    fn other(&mut self, place: &Place<'_>, expected: &Entry) -> Result<(), VolumeError> {
         let path = place.path;
         let stat = rustix::fs::statat(place.parent, place.name, AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|error| VolumeError::io("look at", path)(error.into()))?;
@@ -302,7 +309,12 @@ impl Comparison<'_> {
         };
         let xattrs = inode::xattrs_at(place.parent, place.name)
             .map_err(VolumeError::io("read attributes of", path))?;
-        self.same_kind(expected, &found);
+        if let Kind::Hardlink { to } = &expected.kind {
+            self.same_inode(path, to, &stat);
+        } else {
+            self.first_name(path, &stat);
+            self.same_kind(expected, &found);
+        }
         self.same_attributes(expected, &inode::attributes(&stat, xattrs));
         Ok(())
     }

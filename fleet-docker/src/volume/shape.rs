@@ -15,7 +15,7 @@ pub(super) struct Shape {
     /// Folders on the way to the last entry, the root not counted.
     folders: Vec<Vec<u8>>,
     last: Option<Vec<u8>>,
-    /// Files that links point to.
+    /// Names that links point to.
     targets: HashSet<Vec<u8>>,
 }
 
@@ -52,7 +52,7 @@ impl Shape {
             Kind::Dir => self.folders.push(entry.path.clone()),
             Kind::Hardlink { to } => {
                 if walk_order(to, &entry.path).is_ge() {
-                    return Err("the first name of a file before its others");
+                    return Err("the first name of an inode before its others");
                 }
                 self.targets.insert(to.clone());
             }
@@ -62,7 +62,7 @@ impl Shape {
         Ok(())
     }
 
-    /// What links point to: each must be a live file of the list.
+    /// What links point to: each must be a live name in the list, and no folder.
     pub(super) fn into_targets(self) -> HashSet<Vec<u8>> {
         self.targets
     }
@@ -150,7 +150,7 @@ mod tests {
         );
         check(
             &[root.clone(), ("a", link("b"))],
-            Err("the first name of a file before its others"),
+            Err("the first name of an inode before its others"),
         );
         let bad = "runs of data in order and within the file";
         check(

@@ -29,6 +29,7 @@ pub(crate) fn make_every_kind(volume: &Path) {
         ln -s "$(head -c 300 /dev/zero | tr '\0' l)" long-target || true
         ln -s "$(printf 'a/%.0s' {1..90})" long-target2; chown -h 77:88 dangling; touch -h -d 1999-01-01 dangling
         mkfifo -m 620 pipe; mknod null c 1 3; mknod -m 640 disk b 7 200; chown 9:10 disk
+        ln -P dangling links/dangling-b; ln -P absolute links/absolute-b; ln pipe links/pipe-b; ln disk links/disk-b
         setfattr -n user.note -v 'a value' file; setfattr -n user.empty empty
         setfattr -n 'user.odd=na%me' -v 0x00ff0a3d file; setfattr -n trusted.admin -v x empty-folder
         setfattr -h -n trusted.link -v y absolute; setfattr -n trusted.pipe -v z pipe
