@@ -51,6 +51,7 @@ async fn main() -> anyhow::Result<()> {
         configs: store.clone(),
         settings: store.clone(),
         availability: store,
+        verifier: None,
     };
     let fleet = Fleet::new(ports, FleetOptions::default());
 

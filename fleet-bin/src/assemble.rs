@@ -12,7 +12,9 @@ use fleet_core::ports::{
     ContainerRuntime as _, HealthProbe, RolloutStore, SnapshotStore, UpdatePorts,
 };
 use fleet_docker::helper::{DockerHelpers, HelperProbe, HelperSnapshotStore};
-use fleet_docker::registry::{HostOptions, Login, RegistryClient, RegistryOptions, Secret};
+use fleet_docker::registry::{
+    CosignVerifier, HostOptions, Login, RegistryClient, RegistryOptions, Secret,
+};
 use fleet_docker::volume::{LocalSnapshotStore, SnapshotOptions};
 use fleet_docker::{ConnectOptions, DockerEngine, SystemClock, SystemEntropy};
 use fleet_sqlite::{OpenError, OpenOptions, SqliteStore};
@@ -231,6 +233,7 @@ impl Context {
             configs: store.clone(),
             settings: store.clone(),
             availability: store,
+            verifier: self.verifier()?.map(|cosign| Arc::new(cosign) as _),
         };
         let config = self.config();
         let options = FleetOptions {
@@ -240,6 +243,7 @@ impl Context {
                 .unwrap_or_else(|| DEFAULT_PREFIX.to_owned()),
             keep_snapshots: config.snapshots.keep,
             own_container: own_container(),
+            image_policy: config.images.policy()?,
             ..FleetOptions::default()
         };
         Ok(Fleet::new(ports, options))
@@ -317,6 +321,15 @@ impl Context {
     pub(crate) fn registry(&self) -> Outcome<RegistryClient> {
         RegistryClient::new(self.registry_options())
             .or_exit(Exit::Usage, "the registries' settings cannot be used")
+    }
+
+    /// What verifies signatures, if any are asked for.
+    ///
+    /// # Errors
+    /// It is not clear whose signatures count.
+    pub(crate) fn verifier(&self) -> Outcome<Option<CosignVerifier>> {
+        let options = self.config().signatures.cosign()?;
+        Ok(options.map(CosignVerifier::new))
     }
 
     /// How registries are reached, by us and by the engine.

@@ -8,4 +8,5 @@ mod pull;
 mod rollback;
 mod rollouts;
 mod tree;
+mod trust;
 mod writer;

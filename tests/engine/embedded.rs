@@ -79,6 +79,7 @@ impl Embedded {
             configs: sqlite.clone(),
             settings: sqlite.clone(),
             availability: sqlite,
+            verifier: None,
         };
         let options = FleetOptions {
             engine_wait: std::time::Duration::from_secs(20),

@@ -81,6 +81,16 @@ pub(crate) async fn run(context: &Context) -> Outcome {
         Ok(dir) => local(context, &dir, &mut checks).await,
         Err(failure) => checks.push(Check::fail("data", failure.chain(), "give --data-dir")),
     }
+    if let Ok(Some(verifier)) = context.verifier() {
+        checks.push(match verifier.probe().await {
+            Ok(()) => Check::ok("signatures", "cosign runs"),
+            Err(error) => Check::fail(
+                "signatures",
+                fleet_core::update::error_chain(&error),
+                "install cosign, or set signatures.program: until then nothing is updated",
+            ),
+        });
+    }
     match context.looking().await {
         Ok(fleet) => {
             engine::look(&fleet, &mut checks).await;

@@ -22,6 +22,37 @@ pub(crate) struct FileConfig {
     pub(crate) snapshots: SnapshotConfig,
     /// Registries by host and port, for instance [registries."ghcr.io"].
     pub(crate) registries: BTreeMap<String, RegistryConfig>,
+    /// Which images may be started.
+    pub(crate) images: ImagesConfig,
+    /// Whose signatures images must have. Without a key and an identity none is asked for.
+    pub(crate) signatures: SignaturesConfig,
+}
+
+/// Which images may be started.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct ImagesConfig {
+    /// Repositories: "ghcr.io/org/app", "ghcr.io/org/*" directly below, "ghcr.io/org/**" anywhere below. Whatever is
+    /// not named is denied. Default: everything is allowed.
+    pub(crate) allow: Option<Vec<String>>,
+}
+
+/// Signatures, verified by the program cosign.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct SignaturesConfig {
+    /// Public key: a file, or a reference that cosign knows.
+    pub(crate) key: Option<String>,
+    /// In place of a key: the identity in a short-lived certificate, together with its issuer.
+    pub(crate) identity: Option<String>,
+    /// Who vouches for the identity.
+    pub(crate) issuer: Option<String>,
+    /// The program. Default: "cosign", found on the PATH.
+    pub(crate) program: Option<PathBuf>,
+    /// Further arguments of `cosign verify`.
+    pub(crate) args: Vec<String>,
+    /// How long one answer may take. Default: "60s".
+    pub(crate) timeout: Option<String>,
 }
 
 /// What fleet writes to its log, on standard error.

@@ -2,6 +2,7 @@
 
 mod file;
 pub(crate) mod strict;
+mod trust;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -179,6 +180,8 @@ fn validate(config: &FileConfig) -> Outcome<()> {
             format!("label_prefix: expected a prefix that ends with a dot, found {prefix:?}");
         return Err(Failure::new(Exit::Usage, message));
     }
+    config.images.policy()?;
+    config.signatures.cosign()?;
     for (name, registry) in &config.registries {
         if registry.password.is_some() && registry.password_file.is_some() {
             let message =

@@ -175,7 +175,9 @@ impl Fleet {
         if let Some(target) = target {
             refusals.extend(self.quarantine(&instance, target, request).await?);
             refusals.extend(pinned(settings, target));
+            refusals.extend(self.distrust(settings, target).await?);
         }
+        refusals.extend(self.distrust_of_way_back(container));
         refusals.extend(self.outside_window(settings, request).await?);
         Ok(refusals
             .into_iter()

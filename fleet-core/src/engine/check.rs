@@ -61,6 +61,7 @@ impl Fleet {
     ) -> Result<Known, FleetError> {
         let journal = &self.ports.update.journal;
         let mut known = Known::new()
+            .with_policy(self.options.image_policy.clone())
             .with_deployed(journal.deployed().await?)
             .with_findings(earlier);
         for subject in subjects {

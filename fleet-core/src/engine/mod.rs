@@ -15,6 +15,7 @@ mod recovery;
 mod resolve;
 mod snapshots;
 mod tick;
+mod trust;
 mod update;
 mod updater;
 
@@ -33,10 +34,11 @@ pub use tick::{Tick, Ticked};
 pub use update::UpdateRequest;
 pub use updater::FleetUpdater;
 
+use crate::detect::ImagePolicy;
 use crate::ids::ContainerId;
 use crate::ports::{
-    AvailabilityStore, EventStore, ReleaseSource, SettingsStore, UpdateConfigRepository,
-    UpdatePorts,
+    AvailabilityStore, EventStore, ImageVerifier, ReleaseSource, SettingsStore,
+    UpdateConfigRepository, UpdatePorts,
 };
 use crate::update::ENGINE_WAIT;
 
@@ -55,6 +57,8 @@ pub struct FleetPorts {
     pub settings: Arc<dyn SettingsStore>,
     /// What the last check found.
     pub availability: Arc<dyn AvailabilityStore>,
+    /// Verifies the signatures of what is to be started; none: signatures are not asked for.
+    pub verifier: Option<Arc<dyn ImageVerifier>>,
 }
 
 impl fmt::Debug for FleetPorts {
@@ -74,6 +78,8 @@ pub struct FleetOptions {
     pub engine_wait: Duration,
     /// The container in which fleet itself runs, if it does.
     pub own_container: Option<ContainerId>,
+    /// The repositories that may be started; none: all of them.
+    pub image_policy: Option<ImagePolicy>,
 }
 
 impl Default for FleetOptions {
@@ -83,6 +89,7 @@ impl Default for FleetOptions {
             keep_snapshots: 3,
             engine_wait: ENGINE_WAIT,
             own_container: None,
+            image_policy: None,
         }
     }
 }

@@ -95,8 +95,9 @@ impl Fleet {
     /// follow the engine's own tag.
     ///
     /// # Errors
-    /// There is none, or nobody can say.
+    /// There is none, the policy does not allow it, or nobody can say.
     pub async fn pin(&self, image: &ImageRef) -> Result<PinnedImage, FleetError> {
+        self.allow(image)?;
         let survey = self.survey().await?;
         let follower = survey.managed().find(|managed| {
             managed

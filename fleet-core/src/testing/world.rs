@@ -376,6 +376,7 @@ impl World {
             configs: store.clone(),
             settings: store.clone(),
             availability: store,
+            verifier: None,
         }
     }
 

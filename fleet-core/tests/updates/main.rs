@@ -4,6 +4,7 @@ mod ends;
 mod frozen;
 mod groups;
 mod refused;
+mod trust;
 
 use std::sync::Arc;
 
@@ -44,6 +45,7 @@ impl World {
             configs: Arc::new(store.clone()),
             settings: Arc::new(store.clone()),
             availability: Arc::new(store.clone()),
+            verifier: None,
         };
         let fleet = Fleet::new(ports, FleetOptions::default());
         Self { host, store, fleet }
