@@ -5,18 +5,21 @@
 //! and the whole. The raw sequence stands for somebody who does by hand what has to be done: look for the image, create
 //! the new container and a guard, stop, start, remove.
 //!
+//! Both guards sit on the default bridge, on which the container may be alone: a bridge whose last container stops forgets
+//! its neighbours, and who asks while the new container comes up waits a second for the kernel to look for it again.
+//!
 //! Argument: `--rounds N` (default 15).
 
+#[path = "shared/asker.rs"]
+mod asker;
 #[path = "../tests/engine/embedded.rs"]
 #[expect(dead_code, reason = "the bench uses a part of what the tests share")]
 mod embedded;
 
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
+use asker::Asker;
 use bollard::Docker;
 use bollard::models::{ContainerCreateBody, HostConfig, PortBinding};
 use bollard::query_parameters::{
@@ -94,49 +97,6 @@ fn ratio((raw, fleet): (Duration, Duration)) -> f64 {
     fleet.as_secs_f64() / raw.as_secs_f64()
 }
 
-/// Asks without end; notes the last answer of the old version and the first of the new one.
-struct Asker {
-    stop: Arc<AtomicBool>,
-    thread: thread::JoinHandle<Option<Duration>>,
-}
-
-impl Asker {
-    fn start(address: SocketAddr, new_version: &'static str) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
-        let thread = thread::spawn(move || {
-            let mut last_old = None;
-            while !stopped.load(Ordering::Relaxed) {
-                let answer = fleet_testkit::get(address, "/version", Duration::from_millis(200));
-                match answer.ok().map(|answer| answer.body) {
-                    Some(body) if body.trim() == new_version => {
-                        return Some(last_old?).map(|old: Instant| old.elapsed());
-                    }
-                    Some(_) => last_old = Some(Instant::now()),
-                    None => {}
-                }
-                thread::park_timeout(ASK_EVERY);
-            }
-            None
-        });
-        Self { stop, thread }
-    }
-
-    /// The time without service. Waits for the new version to have answered, at most 10 s.
-    fn end(self) -> Result<Duration> {
-        let start = Instant::now();
-        while !self.thread.is_finished() && start.elapsed() < Duration::from_secs(10) {
-            thread::park_timeout(ASK_EVERY);
-        }
-        self.stop.store(true, Ordering::Relaxed);
-        let seen = self
-            .thread
-            .join()
-            .map_err(|_| anyhow::anyhow!("the asker panicked"))?;
-        seen.ok_or_else(|| anyhow::anyhow!("the new version never answered"))
-    }
-}
-
 /// A lab with both images, a volume and a free port of the host.
 struct Stage {
     lab: Lab,
@@ -183,7 +143,7 @@ async fn by_fleet() -> Result<Cost> {
     let stage = Stage::new()?;
     let web = stage.start_old();
     let fleet = embedded::Embedded::new().await;
-    let asker = Asker::start(stage.address(), "2");
+    let asker = Asker::start(stage.address(), "2", ASK_EVERY);
     let start = Instant::now();
     let report = fleet.update(&web.name, &stage.new).await?;
     let whole = start.elapsed();
@@ -197,7 +157,7 @@ async fn by_fleet() -> Result<Cost> {
 async fn raw_calls(docker: &Docker) -> Result<Cost> {
     let stage = Stage::new()?;
     let web = stage.start_old();
-    let asker = Asker::start(stage.address(), "2");
+    let asker = Asker::start(stage.address(), "2", ASK_EVERY);
     let start = Instant::now();
     docker.inspect_image(&stage.new).await?;
     let new = create(docker, &stage, "web2", &stage.new, true).await?;

@@ -242,6 +242,9 @@ pub struct GuardRequest {
     pub volumes: Vec<VolumeName>,
     /// User-defined networks to sit on.
     pub networks: Vec<String>,
+    /// The old container is on the engine's own default network. No prune takes that, but where its last container
+    /// stops, the next one may be slow to be reached: a guard may keep it up.
+    pub default_network: bool,
 }
 
 /// What was made.

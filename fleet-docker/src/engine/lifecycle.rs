@@ -36,17 +36,15 @@ impl DockerEngine {
 
     pub(super) async fn rename_to(&self, id: &ContainerId, name: &str) -> Result<(), PortError> {
         let op = "rename a container";
-        // The same name again is a 400 at the engine.
-        if self.existing(op, id).await?.name == name {
-            return Ok(());
-        }
         let options = RenameContainerOptionsBuilder::new().name(name).build();
-        limited(
-            op,
-            CALL_LIMIT,
-            self.docker.rename_container(id.as_str(), options),
-        )
-        .await
+        let call = self.docker.rename_container(id.as_str(), options);
+        match limited(op, CALL_LIMIT, call).await {
+            // The same name again is a 400 at the engine. Looked at only then: a rename lies in the time without service.
+            Err(error) if !error.outcome_unknown() && self.existing(op, id).await?.name == name => {
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     pub(super) async fn set_policy(

@@ -53,16 +53,25 @@ impl DockerEngine {
         limited("take a container off a network", CALL_LIMIT, call).await
     }
 
+    /// What the engine says of the network of exactly this name, none if there is none.
+    pub(super) async fn network_raw(
+        &self,
+        op: &'static str,
+        name: &str,
+    ) -> Result<Option<Value>, PortError> {
+        let found = self
+            .raw
+            .get(op, &["networks", name], &[], CALL_LIMIT)
+            .await?;
+        Ok(found.filter(|network| text(&network["Name"]) == name))
+    }
+
     /// The network of exactly this name.
     async fn existing_network(&self, op: &'static str, name: &str) -> Result<Value, PortError> {
-        self.raw
-            .get(op, &["networks", name], &[], CALL_LIMIT)
-            .await?
-            .filter(|network| text(&network["Name"]) == name)
-            .ok_or_else(|| {
-                let message = format!("there is no network {name}; create it again as it was");
-                PortError::new(op, PortErrorKind::NotFound, message)
-            })
+        self.network_raw(op, name).await?.ok_or_else(|| {
+            let message = format!("there is no network {name}; create it again as it was");
+            PortError::new(op, PortErrorKind::NotFound, message)
+        })
     }
 
     pub(super) async fn reattach_frozen(

@@ -28,6 +28,7 @@ async fn guard_holds_what_it_must_and_nothing_else() {
         image_id: image_id(&lab, &image),
         volumes: vec![VolumeName::new(volume.clone()).expect("a name")],
         networks: vec![front.clone(), back.clone()],
+        default_network: false,
     };
     let raise = CreateRequest::Guard(Box::new(request.clone()));
     let guard = engine.create(&raise).await.expect("up");
@@ -98,6 +99,7 @@ async fn dead_guard_is_raised_anew_and_a_stranger_is_left_alone() {
         image_id: image_id(&lab, &image),
         volumes: Vec::new(),
         networks: Vec::new(),
+        default_network: false,
     };
     let raise = CreateRequest::Guard(Box::new(request.clone()));
     let first = engine.create(&raise).await.expect("up");

@@ -312,6 +312,7 @@ fn a_guard_keeps_volumes_image_and_networks() {
         image_id: host.tags()["app:1"].clone(),
         volumes: vec![VolumeName::new("web-data").unwrap()],
         networks: vec!["front".to_owned()],
+        default_network: false,
     }));
     done(&host, engine.create(&guard)).unwrap();
     done(&host, engine.stop(&web, None)).unwrap();

@@ -16,6 +16,8 @@ use crate::ports::{
     Repoint, SnapshotRequest,
 };
 
+/// The network of containers that name none.
+const DEFAULT_NETWORK: &str = "bridge";
 /// Exit code of a hook that says "not now".
 const NOT_NOW: i64 = 75;
 
@@ -259,21 +261,21 @@ impl Run<'_> {
                 _ => None,
             });
         let shares_network = frozen.container.network_mode.starts_with("container:");
-        let networks = frozen
-            .container
-            .networks
-            .iter()
-            .map(|network| network.network.clone());
+        let networks = || {
+            let all = frozen.container.networks.iter();
+            all.map(|place| place.network.as_str())
+                .filter(|_| !shares_network)
+        };
         let request = GuardRequest {
             update: self.state.plan.id,
             name: self.guard_name(member),
             image_id: frozen.container.image_id.clone(),
             volumes: volumes.collect(),
-            networks: if shares_network {
-                Vec::new()
-            } else {
-                networks.filter(|name| is_user_network(name)).collect()
-            },
+            networks: networks()
+                .filter(|name| is_user_network(name))
+                .map(str::to_owned)
+                .collect(),
+            default_network: networks().any(|name| name == DEFAULT_NETWORK),
         };
         match self
             .ports
@@ -357,7 +359,7 @@ fn is_chosen(choice: &SnapshotChoice, mount: &Mount, name: &VolumeName) -> bool 
 
 /// Networks that a prune may take: those that users made.
 fn is_user_network(name: &str) -> bool {
-    !matches!(name, "bridge" | "host" | "none" | "default")
+    !matches!(name, DEFAULT_NETWORK | "host" | "none" | "default")
 }
 
 /// The engine's local tag for what `Config.Image` reads; none if that is an id or a digest.
