@@ -256,6 +256,13 @@ impl PinnedImage {
     pub fn by_digest(&self) -> String {
         format!("{}@{}", self.image.familiar_repository(), self.digest)
     }
+
+    /// The reference that names the digest as well, so that asking for it can give nothing else.
+    #[must_use]
+    pub fn reference(&self) -> ImageRef {
+        let text = self.to_string();
+        text.parse().unwrap_or_else(|_| self.image.clone())
+    }
 }
 
 impl fmt::Display for PinnedImage {

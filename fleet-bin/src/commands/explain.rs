@@ -3,20 +3,52 @@
 use std::fmt::Write as _;
 
 use fleet_core::engine::Explanation;
+use fleet_core::notify::changelog::Changelog;
+use fleet_core::update::error_chain;
 use serde_json::{Value, json};
 
 use super::ps::{InstanceRow, short};
 use crate::assemble::Context;
 use crate::exit::{Exit, Outcome};
 use crate::output::style::{BAD, DIM, GOOD, HEAD, NAME, WARN, paint};
+use crate::output::tell;
 
 /// Runs the command.
 pub(crate) async fn run(context: &Context, instance: &str, spec: bool) -> Outcome {
     let fleet = context.looking().await?;
     let found = fleet.explain(instance).await?;
-    let row = row(&found, spec)?;
-    context.out.one("instance", &row, || text(&found, spec))?;
+    // That the news cannot be had must not keep the rest from being shown.
+    let news = fleet.whats_new(instance).await.unwrap_or_else(|error| {
+        tell(&format!(
+            "what is new cannot be read: {}",
+            error_chain(&error)
+        ));
+        None
+    });
+    let mut row = row(&found, spec)?;
+    row["changelog"] = json!(news);
+    context.out.one("instance", &row, || {
+        let mut text = text(&found, spec);
+        if let Some(news) = &news {
+            append_news(&mut text, news);
+        }
+        text
+    })?;
     Ok(Exit::Done)
+}
+
+fn append_news(text: &mut String, news: &Changelog) {
+    // Writing into a String cannot fail.
+    let _ = write!(text, "\n\n{} {}", paint(HEAD, "what is new"), news.version);
+    if !news.date.is_empty() {
+        let _ = write!(text, " {}", paint(DIM, format!("({})", news.date)));
+    }
+    for section in &news.sections {
+        let _ = write!(text, "\n  {}", section.title);
+        for item in &section.items {
+            let _ = write!(text, "\n    - {item}");
+        }
+    }
 }
 
 fn row(found: &Explanation, spec: bool) -> Outcome<Value> {

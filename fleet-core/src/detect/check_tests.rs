@@ -169,6 +169,10 @@ impl ImageStore for World {
     async fn untag(&self, _: &str) -> Result<(), PortError> {
         unreachable!("detection never untags")
     }
+
+    async fn file(&self, _: &ImageId, _: &str, _: usize) -> Result<Option<Vec<u8>>, PortError> {
+        unreachable!("detection reads no files")
+    }
 }
 
 fn amd64() -> Platform {

@@ -1,5 +1,7 @@
 //! `fleet check`: what is new, asked once and kept for `ps` and the planner.
 
+use std::collections::BTreeMap;
+
 use super::{Fleet, FleetError};
 use crate::detect::{self, Finding, Known, Subject};
 use crate::ids::{HostId, InstanceId};
@@ -36,18 +38,34 @@ impl Fleet {
         let findings = detect::check_all(releases, images, &platform, &subjects, &known, now).await;
         let rows = findings.iter().filter_map(Finding::availability);
         self.ports.availability.found(rows.collect()).await?;
-        let events: Vec<_> = findings
+        let mut events = Vec::new();
+        // However many instances a release is news for, it is read once.
+        let mut read = BTreeMap::new();
+        let news = findings
             .iter()
-            .filter(|finding| finding.is_offered() && is_news(finding, &earlier))
-            .map(|finding| NewEvent {
-                tenant: survey
-                    .workload(finding.instance.name.as_str())
-                    .map(|managed| managed.settings.tenant.clone()),
+            .filter(|finding| finding.is_offered() && is_news(finding, &earlier));
+        for finding in news {
+            let managed = survey.workload(finding.instance.name.as_str());
+            let path = managed.map_or("", |managed| managed.settings.changelog.as_str());
+            let key = (finding.digest.clone(), path);
+            if !read.contains_key(&key) {
+                let changelog = match &finding.release {
+                    Some(release) => self.news_of(release, path).await,
+                    None => None,
+                };
+                read.insert(key.clone(), changelog);
+            }
+            events.push(NewEvent {
+                tenant: managed.map(|managed| managed.settings.tenant.clone()),
                 instance: Some(finding.instance.clone()),
-                data: serde_json::json!({ "image": finding.image, "digest": finding.digest }),
+                data: serde_json::json!({
+                    "image": finding.image,
+                    "digest": finding.digest,
+                    "changelog": read[&key],
+                }),
                 ..NewEvent::new(now, EventKind::UpdateAvailable, actor)
-            })
-            .collect();
+            });
+        }
         if !events.is_empty() {
             self.ports.events.record(events).await?;
         }

@@ -18,6 +18,7 @@ mod tick;
 mod trust;
 mod update;
 mod updater;
+mod whats_new;
 
 use std::fmt;
 use std::sync::Arc;

@@ -12,7 +12,7 @@ use crate::ids::RolloutId;
 use crate::image::{Digest, ImageRef, PinnedImage};
 use crate::plan::rollout::SupersedePolicy;
 use crate::plan::strategy::StrategySpec;
-use crate::ports::{ProgressSink, StoredUpdate};
+use crate::ports::{Availability, ProgressSink, StoredUpdate};
 use crate::time::Timestamp;
 use crate::update::Verdict;
 
@@ -75,13 +75,13 @@ impl Fleet {
         })
     }
 
-    /// Releases that the last check found for instances that are behind.
+    /// Releases that the last check offered to an instance.
     ///
     /// # Errors
     /// The store failed.
     pub async fn offered(&self) -> Result<Vec<PinnedImage>, FleetError> {
         let found = self.ports.availability.available().await?;
-        let behind = found.into_iter().filter(|found| found.behind == Some(true));
+        let behind = found.into_iter().filter(Availability::is_offered);
         let releases: BTreeSet<_> = behind
             .filter_map(|found| Some((found.image, found.digest?)))
             .collect();

@@ -118,7 +118,7 @@ impl FleetUpdater {
                 ..found
             });
         }
-        let pinned = reference(&order.target);
+        let pinned = order.target.reference();
         let asked = Target::Reference(pinned.clone());
         match self
             .fleet
@@ -390,11 +390,6 @@ fn follows(image: &str, settings: &InstanceSettings, target: &PinnedImage, asked
         }
         _ => image.same_repository(&target.image),
     }
-}
-
-fn reference(target: &PinnedImage) -> ImageRef {
-    let text = format!("{}@{}", target.image, target.digest);
-    text.parse().unwrap_or_else(|_| target.image.clone())
 }
 
 fn is_well(managed: Managed<'_>) -> bool {

@@ -39,4 +39,18 @@ pub trait ImageStore: Send + Sync {
     /// # Errors
     /// The engine cannot be asked.
     async fn untag(&self, reference: &str) -> Result<(), PortError>;
+
+    /// The content of one regular file of an image, read without anything of the image being run and without a trace
+    /// being left. None where there is no such file, or something else of that name. What an image holds below a
+    /// volume that it declares may be taken for not there.
+    ///
+    /// # Errors
+    /// The image does not exist, the file is larger than `bytes_max` ([`super::PortErrorKind::Invalid`]), or the
+    /// engine cannot be asked.
+    async fn file(
+        &self,
+        image: &ImageId,
+        path: &str,
+        bytes_max: usize,
+    ) -> Result<Option<Vec<u8>>, PortError>;
 }

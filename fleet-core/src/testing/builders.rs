@@ -22,6 +22,7 @@ pub fn image(reference: &str) -> ImageBuilder {
             labels: BTreeMap::new(),
             workload: Workload::healthy(tag),
             volumes: BTreeMap::new(),
+            files: Files::new(),
             repo_digests: BTreeSet::new(),
         },
     }
@@ -65,6 +66,13 @@ impl ImageBuilder {
     #[must_use]
     pub fn volume(mut self, path: &str, files: Files) -> Self {
         self.image.volumes.insert(path.to_owned(), files);
+        self
+    }
+
+    /// It has a file.
+    #[must_use]
+    pub fn file(mut self, path: &str, content: &[u8]) -> Self {
+        self.image.files.insert(path.to_owned(), content.to_vec());
         self
     }
 

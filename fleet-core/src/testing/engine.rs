@@ -396,6 +396,29 @@ impl ImageStore for FakeEngine {
         })
         .await
     }
+
+    async fn file(
+        &self,
+        image: &ImageId,
+        path: &str,
+        bytes_max: usize,
+    ) -> Result<Option<Vec<u8>>, PortError> {
+        let op = "read a file of the image";
+        self.call(op, path, |machine| {
+            let Some(found) = machine.images.get(image) else {
+                let text = format!("no such image: {}", image.short());
+                return Err(PortError::new(op, PortErrorKind::NotFound, text));
+            };
+            match found.files.get(path) {
+                Some(content) if content.len() > bytes_max => {
+                    let text = format!("expected at most {bytes_max} bytes, found more");
+                    Err(PortError::new(op, PortErrorKind::Invalid, text))
+                }
+                content => Ok(content.cloned()),
+            }
+        })
+        .await
+    }
 }
 
 pub(super) fn linux_amd64() -> Platform {

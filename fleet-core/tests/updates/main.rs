@@ -3,6 +3,7 @@
 mod ends;
 mod frozen;
 mod groups;
+mod news;
 mod refused;
 mod trust;
 

@@ -37,6 +37,15 @@ impl ImageStore for DockerEngine {
     async fn untag(&self, reference: &str) -> Result<(), PortError> {
         self.remove_tag(reference).await
     }
+
+    async fn file(
+        &self,
+        image: &ImageId,
+        path: &str,
+        bytes_max: usize,
+    ) -> Result<Option<Vec<u8>>, PortError> {
+        self.read_image_file(image, path, bytes_max).await
+    }
 }
 
 /// The model of a raw inspect answer.

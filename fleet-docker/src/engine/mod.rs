@@ -12,6 +12,7 @@ mod exec;
 mod freeze;
 mod guard;
 mod helper;
+mod image_file;
 mod images;
 mod info;
 mod layer;

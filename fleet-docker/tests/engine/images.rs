@@ -162,3 +162,45 @@ async fn tags_move_and_go_without_taking_an_image_that_is_used() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_file_of_an_image_is_read_without_running_it_and_without_a_trace() {
+    let lab = Lab::new("file");
+    let news = br#"{"version":"2"}"#;
+    let image = Image::new("1", "exit:1")
+        .change("VOLUME /var/lib/app")
+        .file("/news/latest.json", news.to_vec())
+        .file("/var/lib/app/seed", "seed")
+        .file("/large", vec![b'x'; 4096]);
+    let id = image_id(&lab, &lab.import("app", &image));
+    let engine = engine().await;
+    let read = async |path, most| engine.file(&id, path, most).await;
+    let found = read("/news/latest.json", 4096).await;
+    assert_eq!(found.expect("a file").as_deref(), Some(&news[..]));
+    for nothing in [
+        "/no/such/file",
+        "/news",
+        "/proc/self/environ",
+        "../../etc/shadow",
+    ] {
+        assert_eq!(
+            read(nothing, 4096).await.expect("answered"),
+            None,
+            "{nothing}"
+        );
+    }
+    let largest = read("/large", 4096).await.expect("just small enough");
+    assert_eq!(largest.map(|bytes| bytes.len()), Some(4096));
+    let refused = read("/large", 4095).await.expect_err("too large");
+    assert_eq!(refused.kind(), PortErrorKind::Invalid);
+    let (one, other) = tokio::join!(read("/large", 4096), read("/large", 4096));
+    assert!(one.is_ok() || other.is_ok(), "{one:?} {other:?}");
+    let reader = format!(
+        "name=^fleet-reader-{}",
+        &id.as_str()["sha256:".len()..][..12]
+    );
+    assert_eq!(docker(&["ps", "--all", "--quiet", "--filter", &reader]), "");
+    let gone = ImageId::new(format!("sha256:{}", "ab".repeat(32))).expect("an id");
+    let error = engine.file(&gone, "/large", 1).await.expect_err("no image");
+    assert_eq!(error.kind(), PortErrorKind::NotFound);
+}

@@ -61,6 +61,10 @@ impl ImageStore for Engine {
     async fn untag(&self, _: &str) -> Result<(), PortError> {
         unreachable!("detection never untags")
     }
+
+    async fn file(&self, _: &ImageId, _: &str, _: usize) -> Result<Option<Vec<u8>>, PortError> {
+        unreachable!("detection reads no files")
+    }
 }
 
 fn subject(name: &str, image: &str, image_id: &ImageId) -> Subject {

@@ -133,6 +133,8 @@ pub(super) struct Img {
     pub(super) workload: Workload,
     /// `VOLUME` paths with what the image has there.
     pub(super) volumes: BTreeMap<String, Files>,
+    /// Its other files, as far as anybody reads them.
+    pub(super) files: Files,
     pub(super) repo_digests: BTreeSet<String>,
 }
 
