@@ -1,6 +1,7 @@
 //! The promise, end to end: the binary `fleet` on a real engine, with real volumes and a real registry.
 
 mod commit;
+mod cutter;
 mod demo;
 mod errors;
 mod gate;

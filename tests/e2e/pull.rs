@@ -1,17 +1,15 @@
 //! Images that cannot be had: the container is never stopped.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use fleet_testkit::{Container, Fleet, Image, Lab, Registry, docker};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+
+use crate::cutter::Cutter;
 
 /// A running instance whose image is in a registry.
 fn instance(lab: &Lab, registry: &Registry) -> Container {
@@ -88,29 +86,35 @@ fn push_for_arm(lab: &Lab, registry: &Registry, name: &str) -> String {
     registry.push(&local, name);
     docker(&["rmi", &local]);
     let reference = registry.reference(name);
+    edit(&reference, |_, _, config| {
+        let arm = std::env::consts::ARCH == "aarch64";
+        config["architecture"] = json!(if arm { "s390x" } else { "arm64" });
+    });
+    reference
+}
+
+/// Changes manifest and config of an image in a registry; the folder holds its blobs, each named by its hash.
+fn edit(reference: &str, change: impl FnOnce(&Path, &mut Value, &mut Value)) {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let copy = format!("dir:{}", folder.path().display());
     let remote = format!("docker://{reference}");
     skopeo(&["copy", "--src-tls-verify=false", &remote, &copy]);
-
     let manifest_path = folder.path().join("manifest.json");
     let mut manifest = read_json(&manifest_path);
-    let digest = manifest["config"]["digest"]
-        .as_str()
-        .expect("a digest")
-        .to_owned();
-    let blob = |digest: &str| folder.path().join(digest.trim_start_matches("sha256:"));
-    let mut config = read_json(&blob(&digest));
-    let arm = std::env::consts::ARCH == "aarch64";
-    config["architecture"] = json!(if arm { "s390x" } else { "arm64" });
+    let digest = manifest["config"]["digest"].as_str().unwrap_or_default();
+    let mut config = read_json(&blob(folder.path(), digest));
+    change(folder.path(), &mut manifest, &mut config);
     let bytes = config.to_string().into_bytes();
     let changed = sha256(&bytes);
-    fs::write(blob(&changed), &bytes).expect("the config can be written");
+    fs::write(blob(folder.path(), &changed), &bytes).expect("the config can be written");
     manifest["config"]["digest"] = json!(changed);
     manifest["config"]["size"] = json!(bytes.len());
     fs::write(&manifest_path, manifest.to_string()).expect("the manifest can be written");
     skopeo(&["copy", "--dest-tls-verify=false", &copy, &remote]);
-    reference
+}
+
+fn blob(folder: &Path, digest: &str) -> PathBuf {
+    folder.join(digest.trim_start_matches("sha256:"))
 }
 
 fn sha256(bytes: &[u8]) -> String {
@@ -127,7 +131,7 @@ fn read_json(path: &Path) -> Value {
 }
 
 #[track_caller]
-fn skopeo(args: &[&str]) {
+fn skopeo(args: &[&str]) -> String {
     let output = Command::new("skopeo")
         .args(["--insecure-policy"])
         .args(args)
@@ -138,68 +142,7 @@ fn skopeo(args: &[&str]) {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
-}
-
-/// Forwards to the registry, and cuts every connection once so many bytes have come back.
-struct Cutter {
-    port: u16,
-    limit: Arc<AtomicU64>,
-    done: Arc<AtomicBool>,
-}
-
-impl Cutter {
-    fn start(to: String) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-        let port = listener.local_addr().expect("an address").port();
-        let limit = Arc::new(AtomicU64::new(u64::MAX));
-        let done = Arc::new(AtomicBool::new(false));
-        let (shared, over) = (Arc::clone(&limit), Arc::clone(&done));
-        thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                if over.load(Ordering::SeqCst) {
-                    break;
-                }
-                let Ok(server) = TcpStream::connect(&to) else {
-                    continue;
-                };
-                let limit = Arc::clone(&shared);
-                thread::spawn(move || forward(client, server, &limit));
-            }
-        });
-        Self { port, limit, done }
-    }
-}
-
-impl Drop for Cutter {
-    fn drop(&mut self) {
-        self.done.store(true, Ordering::SeqCst);
-        // Wakes the thread that accepts.
-        drop(TcpStream::connect(("127.0.0.1", self.port)));
-    }
-}
-
-fn forward(client: TcpStream, server: TcpStream, limit: &AtomicU64) {
-    let up = (client.try_clone(), server.try_clone());
-    if let (Ok(mut from), Ok(mut to)) = up {
-        thread::spawn(move || std::io::copy(&mut from, &mut to));
-    }
-    let (mut from, mut to) = (server, client);
-    let mut buffer = vec![0; 16 * 1024];
-    while let Ok(count @ 1..) = from.read(&mut buffer) {
-        let left = limit.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
-            Some(if left == u64::MAX {
-                left
-            } else {
-                left.saturating_sub(count as u64)
-            })
-        });
-        if left.is_ok_and(|left| left < count as u64) || to.write_all(&buffer[..count]).is_err() {
-            break;
-        }
-    }
-    // Both sides see the end at once.
-    let _ = to.shutdown(std::net::Shutdown::Both);
-    let _ = from.shutdown(std::net::Shutdown::Both);
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 #[test]
@@ -208,10 +151,7 @@ fn a_registry_that_goes_down_in_mid_pull_leaves_the_container_alone() {
     let registry = Registry::start();
     let cutter = Cutter::start(registry.address());
     let repository = lab.name("app");
-    let random: Vec<u8> = (0..4_000_000_u32)
-        .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
-        .collect();
-    for (version, filler) in [("1", b"small".to_vec()), ("2", random)] {
+    for (version, filler) in [("1", b"small".to_vec()), ("2", noise(0, 4_000_000))] {
         let local = lab.import(
             &format!("v{version}"),
             &Image::new(version, "").file("filler", filler),
@@ -219,7 +159,7 @@ fn a_registry_that_goes_down_in_mid_pull_leaves_the_container_alone() {
         registry.push(&local, &format!("{repository}:{version}"));
         docker(&["rmi", &local]);
     }
-    let through = format!("127.0.0.1:{}/{repository}", cutter.port);
+    let through = format!("127.0.0.1:{}/{repository}", cutter.port());
     docker(&["pull", "--quiet", &format!("{through}:1")]);
     let container = lab
         .run("web")
@@ -228,13 +168,102 @@ fn a_registry_that_goes_down_in_mid_pull_leaves_the_container_alone() {
         .volume(&lab.volume("data"), "/data")
         .start(&format!("{through}:1"));
     container.wait_up();
-    cutter.limit.store(400_000, Ordering::SeqCst);
+    cutter.cut_after(400_000);
     never_stopped(&lab, &container, &format!("{through}:2"));
-    cutter.limit.store(u64::MAX, Ordering::SeqCst);
+    cutter.cut_after(u64::MAX);
     let (code, report) = Fleet::new().update(&container.name, &format!("{through}:2"), &[]);
     assert_eq!(
         (code, &report["outcome"]),
         (0, &json!("committed")),
         "{report}"
     );
+}
+
+/// Bytes that do not compress.
+fn noise(seed: u32, len: u32) -> Vec<u8> {
+    (0..len)
+        .map(|n| ((n ^ seed).wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect()
+}
+
+/// Adds a layer that holds one file of noise.
+fn add_layer(folder: &Path, manifest: &mut Value, config: &mut Value, seed: u32) {
+    let content = noise(seed, 300_000);
+    let mut header = tar::Header::new_gnu();
+    header.set_size(content.len() as u64);
+    header.set_mode(0o644);
+    let mut layer = tar::Builder::new(Vec::new());
+    layer
+        .append_data(&mut header, format!("layer-{seed}"), &content[..])
+        .expect("writing into memory cannot fail");
+    let layer = layer.into_inner().expect("writing into memory cannot fail");
+    let digest = sha256(&layer);
+    fs::write(blob(folder, &digest), &layer).expect("the layer can be written");
+    let listed = json!({
+        "mediaType": "application/vnd.docker.image.rootfs.diff.tar",
+        "size": layer.len(),
+        "digest": digest,
+    });
+    manifest["layers"]
+        .as_array_mut()
+        .expect("layers")
+        .push(listed);
+    config["rootfs"]["diff_ids"]
+        .as_array_mut()
+        .expect("layers")
+        .push(json!(digest));
+}
+
+#[test]
+fn a_pull_that_is_cut_at_any_blob_leaves_the_container_alone() {
+    let registry = Registry::start();
+    // The engine tries a blob again for more than a minute: all are cut at the same time, each of an image that shares
+    // no blob with the others.
+    thread::scope(|scope| {
+        for victim in 0..4 {
+            let registry = &registry;
+            scope.spawn(move || cut_at(registry, victim));
+        }
+    });
+}
+
+/// Makes an image of three layers, and cuts its pull at one of them, or at its config.
+fn cut_at(registry: &Registry, victim: usize) {
+    let lab = Lab::new("blob");
+    let repository = lab.name("app");
+    // What an earlier run left in the engine would not be asked for.
+    let seed = std::process::id() * 100 + u32::try_from(victim).expect("a small number") * 10;
+    for (version, filler) in [("1", noise(seed, 10)), ("2", noise(seed, 1_000))] {
+        let image = Image::new(version, "").file("filler", filler);
+        let local = lab.import(&format!("v{version}"), &image);
+        registry.push(&local, &format!("{repository}:{version}"));
+        docker(&["rmi", &local]);
+    }
+    let new = registry.reference(&format!("{repository}:2"));
+    edit(&new, |folder, manifest, config| {
+        (1..=2).for_each(|layer| add_layer(folder, manifest, config, seed + layer));
+    });
+    // What was pushed is asked for again: on its way a layer may have been compressed.
+    let manifest = skopeo(&[
+        "inspect",
+        "--raw",
+        "--tls-verify=false",
+        &format!("docker://{new}"),
+    ]);
+    let manifest: Value = serde_json::from_str(&manifest).expect("a manifest is JSON");
+    let listed = manifest["layers"].as_array().expect("layers").iter();
+    let blobs: Vec<_> = listed
+        .chain([&manifest["config"]])
+        .map(|blob| blob["digest"].as_str().unwrap_or_default().to_owned())
+        .collect();
+    assert_eq!(blobs.len(), 4, "three layers and the config");
+    let cutter = Cutter::start(registry.address());
+    let through = format!("127.0.0.1:{}/{repository}", cutter.port());
+    docker(&["pull", "--quiet", &format!("{through}:1")]);
+    let run = lab.run("web").managed().label("fleet.source", "registry");
+    let container = run.start(&format!("{through}:1"));
+    container.wait_up();
+    cutter.cut_at(&blobs[victim]);
+    never_stopped(&lab, &container, &format!("{through}:2"));
+    assert!(cutter.has_cut(), "{} was asked for", blobs[victim]);
 }
