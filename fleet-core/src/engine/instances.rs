@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::{Fleet, FleetError, Survey};
 use crate::ids::{ContainerId, InstanceId, TenantId};
 use crate::image::ImageRef;
-use crate::model::{Channel, Container, EngineHealth};
-use crate::ports::{Availability, Deployed, StoredUpdate};
+use crate::model::{Channel, Container, EngineHealth, ImageInfo};
+use crate::ports::{Availability, Deployed, PortError, StoredUpdate};
 use crate::update::{Direction, Outcome, UpdateState};
 
 /// What an instance is doing.
@@ -136,33 +136,46 @@ impl Fleet {
         container: &Container,
         deployed: &[Deployed],
     ) -> Result<String, FleetError> {
-        let ours = deployed
-            .iter()
-            .find(|known| known.instance == *id && known.image_id == container.image_id);
-        if let Some(known) = ours {
-            return Ok(known.digest.to_string());
+        let ours = deployed.iter().find(|known| known.instance == *id);
+        if let Some(digest) = deployed_digest(ours, container) {
+            return Ok(digest);
         }
-        let image = self
-            .ports
-            .update
-            .images
-            .image(container.image_id.as_str())
-            .await?;
-        let repository = container
-            .image
-            .parse::<ImageRef>()
-            .ok()
-            .map(|image| image.familiar_repository());
-        let known = image.and_then(|image| {
-            let by_repository = image.repo_digests.iter().find_map(|entry| {
-                let (name, digest) = entry.split_once('@')?;
-                (Some(name) == repository.as_deref()).then(|| digest.to_owned())
-            });
-            by_repository
-                .or_else(|| Some(image.repo_digests.first()?.split_once('@')?.1.to_owned()))
-        });
-        Ok(known.unwrap_or_else(|| container.image_id.to_string()))
+        let image = self.image_of(container).await?;
+        Ok(image_digest(image.as_ref(), container))
     }
+
+    /// What the engine says of a container's image.
+    pub(super) async fn image_of(
+        &self,
+        container: &Container,
+    ) -> Result<Option<ImageInfo>, PortError> {
+        let id = container.image_id.as_str();
+        self.ports.update.images.image(id).await
+    }
+}
+
+/// What fleet deployed, if that is still the image.
+pub(super) fn deployed_digest(known: Option<&Deployed>, container: &Container) -> Option<String> {
+    known
+        .filter(|known| known.image_id == container.image_id)
+        .map(|known| known.digest.to_string())
+}
+
+/// What the engine knows an image by: of the container's repository, else of any, else its id.
+pub(super) fn image_digest(image: Option<&ImageInfo>, container: &Container) -> String {
+    let repository = container
+        .image
+        .parse::<ImageRef>()
+        .ok()
+        .map(|image| image.familiar_repository());
+    let known = image.and_then(|image| {
+        let by_repository = image.repo_digests.iter().find_map(|entry| {
+            let (name, digest) = entry.split_once('@')?;
+            (Some(name) == repository.as_deref()).then(|| digest.to_owned())
+        });
+        by_repository.or_else(|| Some(image.repo_digests.first()?.split_once('@')?.1.to_owned()))
+    });
+    known.unwrap_or_else(|| container.image_id.to_string())
 }
 
 fn view(survey: &Survey, id: &InstanceId, container: &Container, digest: String) -> InstanceView {

@@ -1,19 +1,20 @@
 //! The façade as the updater of rollouts: one order is one journalled update.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 use super::admit::Targets;
+use super::instances::{deployed_digest, image_digest};
 use super::rollout::{
     FleetView, Happened, InstanceView, UpdateOrder, Updater, UpdaterError, update_end,
 };
 use super::{Fleet, FleetError, InstanceState, Managed, Survey, Target, UpdateRequest};
 use crate::ids::{ImageId, InstanceId, UpdateId};
 use crate::image::{Digest, ImageRef, PinnedImage};
-use crate::model::{EngineHealth, InstanceSettings, Release};
+use crate::model::{Container, EngineHealth, ImageInfo, InstanceSettings, Release};
 use crate::plan::rollout::{Ending, UpdateEnd};
 use crate::plan::strategy::FailureKind;
 use crate::plan::{Asked, Candidate, InstanceState as PlanState};
@@ -24,11 +25,16 @@ use crate::update::{Fault, Outcome, SagaError, UpdateState, group};
 const ENGINE_TRIES: u32 = 10;
 /// Updates of an instance that are looked back at for how long the next one may take.
 const HISTORY: u32 = 10;
+/// How old a look at all containers may be for what follows from it at once. What a container is by then is looked at
+/// again before anything is done to it.
+const JUST_NOW: Duration = Duration::from_secs(1);
 
 /// A fleet that rollouts can order updates from.
 pub struct FleetUpdater {
     fleet: Fleet,
     progress: Arc<dyn ProgressSink>,
+    /// The last look at all containers, and when it was begun.
+    seen: Mutex<Option<(Duration, Arc<Survey>)>>,
 }
 
 impl std::fmt::Debug for FleetUpdater {
@@ -41,11 +47,40 @@ impl FleetUpdater {
     /// An updater over this fleet; its updates report there.
     #[must_use]
     pub fn new(fleet: Fleet, progress: Arc<dyn ProgressSink>) -> Self {
-        Self { fleet, progress }
+        Self {
+            fleet,
+            progress,
+            seen: Mutex::default(),
+        }
+    }
+
+    /// Looks at all containers.
+    async fn survey(&self) -> Result<Arc<Survey>, FleetError> {
+        let begun = self.fleet.ports.update.clock.monotonic();
+        let survey = Arc::new(self.fleet.survey().await?);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        *seen = Some((begun, Arc::clone(&survey)));
+        Ok(survey)
+    }
+
+    /// The look from which the question at hand follows, if it was just now; else another one. With many containers the
+    /// look is what costs, and the orders of one pass come together.
+    async fn survey_of_now(&self) -> Result<Arc<Survey>, FleetError> {
+        match self.just_seen() {
+            Some(survey) => Ok(survey),
+            None => self.survey().await,
+        }
+    }
+
+    fn just_seen(&self) -> Option<Arc<Survey>> {
+        let now = self.fleet.ports.update.clock.monotonic();
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let (begun, survey) = seen.as_ref()?;
+        (now.saturating_sub(*begun) <= JUST_NOW).then(|| Arc::clone(survey))
     }
 
     async fn carry_out(&self, order: &UpdateOrder) -> Result<UpdateEnd, FleetError> {
-        let survey = self.fleet.survey().await?;
+        let survey = self.survey_of_now().await?;
         let name = order.instance.name.as_str();
         let managed = survey
             .workload(name)
@@ -185,14 +220,11 @@ impl FleetUpdater {
         survey: &Survey,
         managed: Managed<'_>,
         target: &PinnedImage,
-        known: &Known,
+        known: &mut Known,
     ) -> Result<Candidate, FleetError> {
         let id = managed.id()?;
         let journal = &self.fleet.ports.update.journal;
-        let running = self
-            .fleet
-            .running_digest(&id, managed.container, &known.deployed)
-            .await?;
+        let running = known.digest(&self.fleet, &id, managed.container).await?;
         let history = journal.history(&id, HISTORY).await?;
         let quarantined = journal.quarantined(&id).await?;
         let found = group(
@@ -242,14 +274,18 @@ impl FleetUpdater {
                     .map(|member| (member.instance, state)),
             );
         }
+        let deployed = journal.deployed().await?.into_iter();
         Ok(Known {
             states,
-            deployed: journal.deployed().await?,
+            deployed: deployed
+                .map(|known| (known.instance.clone(), known))
+                .collect(),
+            images: BTreeMap::new(),
         })
     }
 
     async fn view(&self) -> Result<FleetView, FleetError> {
-        let survey = self.fleet.survey().await?;
+        let survey = self.survey().await?;
         let known = self.known().await?;
         let tenants = self.fleet.ports.configs.list().await?;
         let mut instances = Vec::new();
@@ -277,8 +313,8 @@ impl FleetUpdater {
         target: &PinnedImage,
         asked: &Asked,
     ) -> Result<Vec<Candidate>, FleetError> {
-        let survey = self.fleet.survey().await?;
-        let known = self.known().await?;
+        let survey = self.survey_of_now().await?;
+        let mut known = self.known().await?;
         let mut candidates = Vec::new();
         for managed in survey.managed() {
             if follows(
@@ -287,17 +323,42 @@ impl FleetUpdater {
                 target,
                 asked,
             ) {
-                candidates.push(self.candidate(&survey, managed, target, &known).await?);
+                candidates.push(self.candidate(&survey, managed, target, &mut known).await?);
             }
         }
         Ok(candidates)
     }
 }
 
-/// What the stores say of all instances.
+/// What the stores say of all instances, and the engine of their images.
 struct Known {
     states: BTreeMap<InstanceId, PlanState>,
-    deployed: Vec<Deployed>,
+    deployed: BTreeMap<InstanceId, Deployed>,
+    /// Those that were asked for: many instances share an image.
+    images: BTreeMap<ImageId, Option<ImageInfo>>,
+}
+
+impl Known {
+    /// The digest that an instance runs.
+    async fn digest(
+        &mut self,
+        fleet: &Fleet,
+        id: &InstanceId,
+        container: &Container,
+    ) -> Result<String, FleetError> {
+        if let Some(digest) = deployed_digest(self.deployed.get(id), container) {
+            return Ok(digest);
+        }
+        if !self.images.contains_key(&container.image_id) {
+            let found = fleet.image_of(container).await?;
+            self.images.insert(container.image_id.clone(), found);
+        }
+        let image = self
+            .images
+            .get(&container.image_id)
+            .and_then(Option::as_ref);
+        Ok(image_digest(image, container))
+    }
 }
 
 #[async_trait]

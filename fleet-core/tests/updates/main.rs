@@ -5,6 +5,7 @@ mod frozen;
 mod groups;
 mod news;
 mod refused;
+mod rollouts;
 mod trust;
 
 use std::sync::Arc;
