@@ -6,6 +6,9 @@ use comfy_table::{Cell, Color, ContentArrangement, presets};
 
 use super::style;
 
+/// Columns of a terminal below which tables are not made to fit.
+const NARROW: u16 = 40;
+
 /// A table: a head and rows of text.
 #[derive(Debug)]
 pub(crate) struct Table {
@@ -36,7 +39,12 @@ impl Table {
         }
         let mut table = comfy_table::Table::new();
         table.load_style(presets::NOTHING);
-        table.set_content_arrangement(ContentArrangement::Dynamic);
+        // A terminal that does not know its width says 0, and in a very narrow one every word would be broken.
+        let arrangement = match table.width() {
+            Some(width) if width < NARROW => ContentArrangement::Disabled,
+            _ => ContentArrangement::Dynamic,
+        };
+        table.set_content_arrangement(arrangement);
         if color {
             table.enforce_styling();
         } else {
