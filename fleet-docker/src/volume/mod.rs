@@ -24,6 +24,7 @@ mod error;
 pub(crate) mod exchange;
 mod files;
 mod first_pass;
+mod flush;
 mod folders;
 mod hash;
 mod inode;

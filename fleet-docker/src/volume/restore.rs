@@ -16,6 +16,7 @@ use super::control::Control;
 use super::entry::{ArchiveKind, Attributes, Entry, Kind, Time};
 use super::error::VolumeError;
 use super::files::Files;
+use super::flush::Flush;
 use super::folders::{FolderStack, open_root};
 use super::inode::{path_through, xattrs_of};
 use super::list::ListReader;
@@ -43,7 +44,11 @@ impl Restore {
         let root = open_root(mountpoint)?;
         empty(reopen(&root, mountpoint)?)?;
         strip(&root).map_err(VolumeError::io("clear the attributes of", mountpoint))?;
-        self.fill(stored, volume, &root, mountpoint)?;
+        let (filled, flushed) = Flush::beside(&root, |flush| {
+            self.fill(stored, volume, &root, mountpoint, flush)
+        });
+        filled?;
+        flushed.map_err(VolumeError::io("sync", mountpoint))?;
         let list = ListReader::open(&stored.path(&volume.list))?;
         // The disk writes while the content is read from memory and compared.
         let (compared, synced) = std::thread::scope(|scope| {
@@ -70,12 +75,13 @@ impl Restore {
         volume: &VolumeRecord,
         root: &OwnedFd,
         mountpoint: &Path,
+        flush: &Flush,
     ) -> Result<(), VolumeError> {
         let list_path = stored.path(&volume.list);
         let mut archives = vec![(ArchiveKind::Base, &volume.base)];
         archives.extend(volume.delta.iter().map(|delta| (ArchiveKind::Delta, delta)));
         for (kind, record) in archives {
-            let mut filler = self.filler(reopen(root, mountpoint)?);
+            let mut filler = self.filler(reopen(root, mountpoint)?, flush);
             let mut list = ListReader::open(&list_path)?;
             let mut members =
                 MemberReader::new(StreamIn::open(&stored.path(record), self.workers)?);
@@ -90,14 +96,14 @@ impl Restore {
             record.check(&members.finish()?)?;
         }
         // Links once every file is there; folders last, since making names in them moves their times.
-        let mut filler = self.filler(reopen(root, mountpoint)?);
+        let mut filler = self.filler(reopen(root, mountpoint)?, flush);
         let mut list = ListReader::open(&list_path)?;
         while let Some(entry) = list.pop_live()? {
             if let Kind::Hardlink { to } = &entry.kind {
                 filler.make_link(to, &entry)?;
             }
         }
-        let mut filler = self.filler(reopen(root, mountpoint)?);
+        let mut filler = self.filler(reopen(root, mountpoint)?, flush);
         let mut list = ListReader::open(&list_path)?;
         while let Some(entry) = list.pop_live()? {
             if entry.kind == Kind::Dir {
@@ -107,9 +113,10 @@ impl Restore {
         Ok(())
     }
 
-    fn filler(&self, root: OwnedFd) -> Filler<'_> {
+    fn filler<'a>(&'a self, root: OwnedFd, flush: &'a Flush) -> Filler<'a> {
         Filler {
             restore: self,
+            flush,
             folders: FolderStack::new(root),
         }
     }
@@ -131,6 +138,7 @@ fn strip(folder: &OwnedFd) -> io::Result<()> {
 
 struct Filler<'a> {
     restore: &'a Restore,
+    flush: &'a Flush,
     folders: FolderStack,
 }
 
@@ -202,6 +210,7 @@ impl Filler<'_> {
                     .write_volume(file.as_fd(), at, &bytes[..most])
                     .map_err(VolumeError::io("write", &entry.path))?;
                 places.advance(count as u64);
+                self.flush.wrote(count as u64);
                 bytes = &bytes[count..];
                 control.moved(count)?;
             }
