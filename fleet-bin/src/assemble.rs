@@ -9,7 +9,8 @@ use fleet_core::ids::ContainerId;
 use fleet_core::model::labels::DEFAULT_PREFIX;
 use fleet_core::plan::strategy::StrategyRegistry;
 use fleet_core::ports::{
-    ContainerRuntime as _, HealthProbe, RolloutStore, SnapshotStore, UpdatePorts,
+    ContainerRuntime as _, HealthProbe, NoProgress, ProgressSink, RolloutStore, SnapshotStore,
+    UpdatePorts,
 };
 use fleet_docker::helper::{DockerHelpers, HelperProbe, HelperSnapshotStore};
 use fleet_docker::registry::{
@@ -40,21 +41,26 @@ pub(crate) struct Context {
     pub(crate) clock: Arc<SystemClock>,
 }
 
-/// The stores, opened to change them. The lock lives as long as this.
+/// The stores, opened to change them.
 pub(crate) struct Writing {
     /// The data directory.
     pub(crate) dir: DataDir,
     /// All stores.
     pub(crate) store: SqliteStore,
-    _lock: DataLock,
+    /// Nobody else changes anything as long as this lives.
+    pub(crate) lock: DataLock,
 }
 
-/// A fleet that may change things. The lock lives as long as this.
+/// A fleet that may change things.
 pub(crate) struct Working {
     /// The façade.
     pub(crate) fleet: Fleet,
-    rollouts: Arc<dyn RolloutStore>,
-    _lock: DataLock,
+    /// Its stores.
+    pub(crate) store: SqliteStore,
+    /// The data directory.
+    pub(crate) dir: DataDir,
+    /// Nobody else changes anything as long as this lives.
+    pub(crate) lock: DataLock,
 }
 
 /// A fleet and its rollouts to look at.
@@ -66,9 +72,9 @@ pub(crate) struct Looking {
 }
 
 impl Working {
-    /// Drives the rollouts of this fleet, with bars on a terminal.
-    pub(crate) fn orchestrator(&self, context: &Context) -> Orchestrator {
-        context.orchestrator(&self.fleet, self.rollouts.clone())
+    /// Drives the rollouts of this fleet; their progress goes to `progress`.
+    pub(crate) fn orchestrator(&self, progress: Arc<dyn ProgressSink>) -> Orchestrator {
+        orchestrator(&self.fleet, Arc::new(self.store.clone()), progress)
     }
 }
 
@@ -125,11 +131,7 @@ impl Context {
         let lock = dir.lock()?;
         let holder = format!("process {}", std::process::id());
         let store = open(&dir, OpenOptions::default().with_lease(holder))?;
-        Ok(Writing {
-            dir,
-            store,
-            _lock: lock,
-        })
+        Ok(Writing { dir, store, lock })
     }
 
     /// Opens the stores to read them; needs no lock. Stores that are not there, or are of an older fleet, are made or
@@ -173,13 +175,13 @@ impl Context {
     /// # Errors
     /// As [`Context::working`].
     pub(crate) async fn working_in(&self, dir: DataDir) -> Outcome<Working> {
-        let Writing { dir, store, _lock } = Self::write_in(dir)?;
-        let rollouts = Arc::new(store.clone());
-        let fleet = self.fleet(&dir, store).await?;
+        let Writing { dir, store, lock } = Self::write_in(dir)?;
+        let fleet = self.fleet(&dir, store.clone()).await?;
         Ok(Working {
             fleet,
-            rollouts,
-            _lock,
+            store,
+            dir,
+            lock,
         })
     }
 
@@ -191,24 +193,11 @@ impl Context {
         let (dir, store) = self.read()?;
         let rollouts = Arc::new(store.clone());
         let fleet = self.fleet(&dir, store).await?;
-        let orchestrator = self.orchestrator(&fleet, rollouts);
+        let orchestrator = orchestrator(&fleet, rollouts, Arc::new(NoProgress));
         Ok(Looking {
             fleet,
             orchestrator,
         })
-    }
-
-    fn orchestrator(&self, fleet: &Fleet, rollouts: Arc<dyn RolloutStore>) -> Orchestrator {
-        let updater = FleetUpdater::new(fleet.clone(), Arc::new(self.ui.sink("rollout")));
-        let update = &fleet.ports().update;
-        let (clock, entropy) = (update.clock.clone(), update.entropy.clone());
-        Orchestrator::new(
-            rollouts,
-            Arc::new(updater),
-            clock,
-            entropy,
-            StrategyRegistry::default(),
-        )
     }
 
     async fn fleet(&self, dir: &DataDir, store: SqliteStore) -> Outcome<Fleet> {
@@ -352,6 +341,23 @@ impl Context {
         name.filter(|name| !name.is_empty())
             .unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()))
     }
+}
+
+fn orchestrator(
+    fleet: &Fleet,
+    rollouts: Arc<dyn RolloutStore>,
+    progress: Arc<dyn ProgressSink>,
+) -> Orchestrator {
+    let updater = FleetUpdater::new(fleet.clone(), progress);
+    let update = &fleet.ports().update;
+    let (clock, entropy) = (update.clock.clone(), update.entropy.clone());
+    Orchestrator::new(
+        rollouts,
+        Arc::new(updater),
+        clock,
+        entropy,
+        StrategyRegistry::default(),
+    )
 }
 
 fn store_path(dir: &DataDir) -> PathBuf {

@@ -117,6 +117,8 @@ pub(crate) enum Command {
     Rollout(crate::cli_rollout::RolloutCommand),
     /// Recover, check and roll out what is due, once
     Run(crate::cli_rollout::RunArgs),
+    /// Run until stopped: recover, poll, roll out; other commands go through it
+    Serve,
     /// End an update that needs a person
     Resolve(ResolveArgs),
     /// Finish or undo what a killed fleet left

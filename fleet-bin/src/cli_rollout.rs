@@ -1,13 +1,13 @@
 //! Arguments of `plan`, `rollout …` and `run`.
 
-use std::time::Duration;
-
 use clap::{Args, Subcommand, ValueEnum};
 use fleet_core::ids::{InstanceName, RolloutId, TenantId};
 use fleet_core::image::ImageRef;
-use fleet_core::model::labels::parse_duration;
 use fleet_core::plan::Limits;
 use fleet_core::plan::strategy::{RollingWave, StrategyError, StrategySpec, WaveSize};
+use serde::{Deserialize, Serialize};
+
+use crate::call::Span;
 
 /// `rollout …`.
 #[derive(Debug, Subcommand)]
@@ -101,7 +101,8 @@ pub(crate) struct PlanArgs {
 }
 
 /// How a rollout proceeds.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub(crate) struct HowArgs {
     /// The strategy; default: the setting default.strategy, else rolling.
     #[arg(long, value_enum)]
@@ -113,8 +114,8 @@ pub(crate) struct HowArgs {
     #[arg(long, value_name = "K")]
     pub(crate) batch_count: Option<u64>,
     /// Time between two waves.
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
-    pub(crate) pause: Option<Duration>,
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) pause: Option<Span>,
     /// Updates at the same time.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_concurrent: Option<u32>,
@@ -130,7 +131,8 @@ pub(crate) struct HowArgs {
 }
 
 /// Strategies by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum StrategyName {
     /// Waves of a share or a count.
     Rolling,
@@ -181,7 +183,7 @@ impl HowArgs {
             rolling.size = WaveSize::count(count)?;
         }
         if let Some(pause) = self.pause {
-            rolling.pause = pause;
+            rolling.pause = pause.0;
         }
         Ok(())
     }

@@ -3,8 +3,12 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use fleet_core::engine::FleetError;
+use serde::{Deserialize, Serialize};
+
 /// How a command ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Exit {
     /// Done, or nothing to do.
     Done,
@@ -79,6 +83,17 @@ impl Failure {
         }
     }
 
+    /// The same with another end, and what was being done in front.
+    pub(crate) fn with(self, exit: Exit, doing: &'static str) -> Self {
+        let error = self.error.context(doing);
+        Self { exit, error }
+    }
+
+    /// The first cause of a type, if there is one.
+    pub(crate) fn cause<E: std::error::Error + Send + Sync + 'static>(&self) -> Option<&E> {
+        self.error.chain().find_map(|cause| cause.downcast_ref())
+    }
+
     /// The error and what caused it, one line each.
     pub(crate) fn chain(&self) -> String {
         let mut lines = vec![self.error.to_string()];
@@ -95,10 +110,12 @@ impl Failure {
 
 impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Self {
-        Self {
-            exit: Exit::Failed,
-            error: error.into(),
-        }
+        let error = error.into();
+        let exit = match error.downcast_ref() {
+            Some(FleetError::Busy(_)) => Exit::NotNow,
+            _ => Exit::Failed,
+        };
+        Self { exit, error }
     }
 }
 

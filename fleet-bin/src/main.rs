@@ -1,11 +1,14 @@
 //! The binary `fleet`: arguments, configuration, wiring. What it does is in the libraries.
 
+mod answer;
 mod assemble;
+mod call;
 mod cli;
 mod cli_rollout;
 mod commands;
 mod config;
 mod crash;
+mod daemon;
 mod datadir;
 mod demo;
 mod exit;
@@ -58,7 +61,10 @@ fn run(cli: Cli) -> Outcome {
         (true, _) => "error",
         // The demo shows what turns back by itself.
         (false, 0) if matches!(cli.command, Command::Demo { .. }) => "error",
-        (false, 0) => log.level.as_deref().unwrap_or("warn"),
+        (false, 0) => log.level.as_deref().unwrap_or(match cli.command {
+            Command::Serve => "info",
+            _ => "warn",
+        }),
         (false, 1) => "info",
         (false, _) => "debug",
     };
@@ -67,5 +73,8 @@ fn run(cli: Cli) -> Outcome {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(commands::run(&context, cli.command))
+    let ended = runtime.block_on(commands::run(&context, cli.command));
+    // What a thread still copies is of no use any more; recovery throws it away.
+    runtime.shutdown_background();
+    ended
 }

@@ -88,6 +88,16 @@ fn section(root: &Value, schema: &Value, path: &str, text: &mut String) {
     }
     for (name, part) in tables {
         let resolved = strict::resolve(root, part);
+        let others = &resolved["additionalProperties"];
+        if others.is_object() && !is_table(root, others) {
+            text.push('\n');
+            comment(part, text);
+            text.push_str(&format!("# [{path}{name}]\n"));
+            for (key, value) in part["default"].as_object().into_iter().flatten() {
+                text.push_str(&format!("# {key} = {value}\n"));
+            }
+            continue;
+        }
         let (header, inner) = match resolved["additionalProperties"].is_object() {
             true => (
                 format!("{path}{name}.\"ghcr.io\""),

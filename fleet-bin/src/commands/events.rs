@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use fleet_core::model::labels::parse_duration;
 use fleet_core::ports::{Clock as _, EventFilter, EventStore};
-use fleet_core::record::Event;
+use fleet_core::record::{Event, NewEvent};
 use fleet_core::time::Timestamp;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::answer::{Answer, Shown};
 use crate::assemble::Context;
+use crate::call::{Call, Desk, Route};
 use crate::cli::{EventsArgs, Format};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::style::{DIM, NAME, paint};
@@ -17,6 +20,55 @@ use crate::system::now;
 const PAGE: u32 = 500;
 /// How often the log is looked at while following it.
 const FOLLOW: Duration = Duration::from_millis(500);
+
+/// A page of the log.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Page {
+    /// Only events after this sequence number.
+    #[serde(default)]
+    after: String,
+    /// How many at most.
+    #[serde(default)]
+    limit: String,
+    #[serde(default)]
+    tenant: Option<String>,
+    #[serde(default)]
+    instance: Option<String>,
+    #[serde(default)]
+    since: Option<String>,
+}
+
+impl Call for Page {
+    const ROUTE: Route = Route::get("/api/v1/events");
+    type With = Desk;
+
+    async fn carry_out(self, desk: &Desk) -> Outcome<Answer> {
+        let since = self.since.as_deref().map(|text| instant(text, now()));
+        let filter = EventFilter {
+            tenant: self.tenant,
+            instance: self.instance,
+            since: since.transpose()?,
+        };
+        let after = number("after", &self.after, 0)?;
+        let limit = number("limit", &self.limit, PAGE.into())?.clamp(1, PAGE.into());
+        let limit = u32::try_from(limit).unwrap_or(PAGE);
+        let rows: Vec<_> = desk.store.page(after, limit, &filter).await?;
+        let rows: Vec<_> = rows.iter().map(row).collect();
+        Answer::list("events", &rows, Shown::Text(String::new()))
+    }
+}
+
+/// A number from a query, `default` where it is left out.
+fn number(name: &str, text: &str, default: u64) -> Outcome<u64> {
+    if text.is_empty() {
+        return Ok(default);
+    }
+    text.parse().map_err(|_| {
+        let message = format!("{name}: expected a number, found {text:?}");
+        Failure::new(Exit::Usage, message)
+    })
+}
 
 /// Runs the command.
 pub(crate) async fn run(context: &Context, args: EventsArgs) -> Outcome {
@@ -55,7 +107,7 @@ pub(crate) async fn run(context: &Context, args: EventsArgs) -> Outcome {
     if context.out.format() == Format::Json && !follow {
         context
             .out
-            .list("events", &all, || unreachable!("the form is JSON"))?;
+            .answer(Answer::list("events", &all, Shown::Text(String::new()))?)?;
     }
     Ok(Exit::Done)
 }
@@ -98,7 +150,12 @@ fn row(event: &Event) -> Value {
 }
 
 fn line(event: &Event) -> String {
-    let fact = &event.event;
+    let fact_at = paint(DIM, event.event.at);
+    format!("{fact_at} {}", fact(&event.event))
+}
+
+/// What happened, in one line without its time.
+pub(super) fn fact(fact: &NewEvent) -> String {
     let about = match (&fact.instance, &fact.tenant) {
         (Some(instance), _) => instance.to_string(),
         (None, Some(tenant)) => tenant.to_string(),
@@ -115,8 +172,7 @@ fn line(event: &Event) -> String {
         other => format!(" {other}"),
     };
     format!(
-        "{} {:<24} {} {}{}",
-        paint(DIM, fact.at),
+        "{:<24} {} {}{}",
         fact.kind.label(),
         paint(NAME, about),
         paint(DIM, format!("by {}", fact.actor)),

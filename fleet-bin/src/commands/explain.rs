@@ -2,20 +2,43 @@
 
 use std::fmt::Write as _;
 
-use fleet_core::engine::Explanation;
+use fleet_core::engine::{Explanation, Fleet};
 use fleet_core::notify::changelog::Changelog;
 use fleet_core::update::error_chain;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::ps::{InstanceRow, short};
+use crate::answer::Answer;
 use crate::assemble::Context;
-use crate::exit::{Exit, Outcome};
+use crate::call::{Call, Route, Workshop};
+use crate::exit::Outcome;
 use crate::output::style::{BAD, DIM, GOOD, HEAD, NAME, WARN, paint};
 use crate::output::tell;
+
+/// Explains one instance.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Explain {
+    instance: String,
+}
+
+impl Call for Explain {
+    const ROUTE: Route = Route::get("/api/v1/instances/{instance}/explain");
+    type With = Workshop;
+
+    async fn carry_out(self, workshop: &Workshop) -> Outcome<Answer> {
+        answer(&workshop.fleet, &self.instance, false).await
+    }
+}
 
 /// Runs the command.
 pub(crate) async fn run(context: &Context, instance: &str, spec: bool) -> Outcome {
     let fleet = context.looking().await?;
+    context.out.answer(answer(&fleet, instance, spec).await?)
+}
+
+async fn answer(fleet: &Fleet, instance: &str, spec: bool) -> Outcome<Answer> {
     let found = fleet.explain(instance).await?;
     // That the news cannot be had must not keep the rest from being shown.
     let news = fleet.whats_new(instance).await.unwrap_or_else(|error| {
@@ -27,14 +50,11 @@ pub(crate) async fn run(context: &Context, instance: &str, spec: bool) -> Outcom
     });
     let mut row = row(&found, spec)?;
     row["changelog"] = json!(news);
-    context.out.one("instance", &row, || {
-        let mut text = text(&found, spec);
-        if let Some(news) = &news {
-            append_news(&mut text, news);
-        }
-        text
-    })?;
-    Ok(Exit::Done)
+    let mut text = text(&found, spec);
+    if let Some(news) = &news {
+        append_news(&mut text, news);
+    }
+    Answer::one("instance", &row, text)
 }
 
 fn append_news(text: &mut String, news: &Changelog) {

@@ -1,26 +1,29 @@
 //! One verb per file. Each reads its arguments, calls the libraries, prints, and says how it ends.
 
 mod changelog;
-mod check;
+pub(crate) mod check;
 mod config;
 mod doctor;
-mod events;
-mod explain;
-mod pause;
-mod ps;
-mod recover;
-mod resolve;
-mod rollout;
-mod run;
-mod settings;
-mod snapshot;
-mod tenant;
-mod update;
+pub(crate) mod events;
+pub(crate) mod explain;
+pub(crate) mod pause;
+pub(crate) mod ps;
+pub(crate) mod recover;
+pub(crate) mod resolve;
+pub(crate) mod rollout;
+pub(crate) mod run;
+mod serve;
+pub(crate) mod settings;
+pub(crate) mod snapshot;
+pub(crate) mod summary;
+pub(crate) mod tenant;
+pub(crate) mod update;
 
 use clap::CommandFactory as _;
 
 use crate::assemble::Context;
 use crate::cli::{Cli, Command};
+use crate::cli_rollout::RunArgs;
 use crate::demo;
 use crate::exit::{Exit, Outcome};
 
@@ -28,19 +31,20 @@ use crate::exit::{Exit, Outcome};
 pub(crate) async fn run(context: &Context, command: Command) -> Outcome {
     match command {
         Command::Ps => ps::run(context).await,
-        Command::Check { exit_code } => check::run(context, exit_code).await,
+        Command::Check { exit_code } => context.carry_out(check::Check { exit_code }).await,
         Command::Explain { instance, spec } => explain::run(context, instance.as_str(), spec).await,
         Command::Update(args) => update::run(context, args).await,
         Command::Resolve(args) => resolve::run(context, args).await,
         Command::Plan(args) => rollout::plan(context, args).await,
         Command::Rollout(command) => rollout::run(context, command).await,
-        Command::Run(args) => run::once(context, args).await,
-        Command::Recover => recover::run(context).await,
+        Command::Run(RunArgs { once: _ }) => context.carry_out(run::Cycle {}).await,
+        Command::Serve => serve::run(context).await,
+        Command::Recover => context.carry_out(recover::Recover {}).await,
         Command::Snapshot(command) => snapshot::run(context, command).await,
         Command::Changelog(args) => changelog::run(context, &args),
         Command::Doctor => doctor::run(context).await,
-        Command::Pause { reason } => pause::pause(context, reason).await,
-        Command::Resume { reason } => pause::resume(context, reason).await,
+        Command::Pause { reason } => context.carry_out(pause::Pause { reason }).await,
+        Command::Resume { reason } => context.carry_out(pause::Resume { reason }).await,
         Command::Tenant(command) => tenant::run(context, command).await,
         Command::Settings(command) => settings::run(context, command).await,
         Command::Events(args) => events::run(context, args).await,

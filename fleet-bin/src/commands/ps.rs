@@ -2,10 +2,12 @@
 
 use fleet_core::engine::InstanceView;
 use fleet_core::model::EngineHealth;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use crate::answer::{Answer, Shown};
 use crate::assemble::Context;
-use crate::exit::{Exit, Outcome};
+use crate::call::{Call, Route, Workshop};
+use crate::exit::Outcome;
 use crate::output::{Table, dash};
 
 /// An instance in JSON.
@@ -44,18 +46,47 @@ impl From<&InstanceView> for InstanceRow {
     }
 }
 
+/// All instances.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct List {}
+
+/// One instance.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Show {
+    instance: String,
+}
+
+impl Call for List {
+    const ROUTE: Route = Route::get("/api/v1/instances");
+    type With = Workshop;
+
+    async fn carry_out(self, workshop: &Workshop) -> Outcome<Answer> {
+        answer(&workshop.fleet.instances().await?)
+    }
+}
+
+impl Call for Show {
+    const ROUTE: Route = Route::get("/api/v1/instances/{instance}");
+    type With = Workshop;
+
+    async fn carry_out(self, workshop: &Workshop) -> Outcome<Answer> {
+        let view = workshop.fleet.explain(&self.instance).await?.view;
+        Answer::one("instance", &InstanceRow::from(&view), view.name.clone())
+    }
+}
+
 /// Runs the command.
 pub(crate) async fn run(context: &Context) -> Outcome {
     let fleet = context.looking().await?;
-    let views = fleet.instances().await?;
-    print(context, &views)?;
-    Ok(Exit::Done)
+    context.out.answer(answer(&fleet.instances().await?)?)
 }
 
-/// Prints instances.
-pub(super) fn print(context: &Context, views: &[InstanceView]) -> Outcome<()> {
+/// Instances as an answer.
+pub(super) fn answer(views: &[InstanceView]) -> Outcome<Answer> {
     let rows: Vec<_> = views.iter().map(InstanceRow::from).collect();
-    context.out.list("instances", &rows, || table(&rows))
+    Answer::list("instances", &rows, Shown::Table(table(&rows)))
 }
 
 fn health(health: EngineHealth) -> &'static str {

@@ -1,59 +1,69 @@
 //! `fleet recover`, and the recovery that goes before every change.
 
-use fleet_core::engine::{Fleet, Recovery, RecoveryOutcome};
-use fleet_core::update::Outcome as Ended;
+use fleet_core::engine::{Recovery, RecoveryOutcome};
+use fleet_core::ports::StoredUpdate;
+use fleet_core::update::{Outcome as Ended, Verdict};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::assemble::Context;
+use crate::answer::{Answer, Shown};
+use crate::call::{Call, Route, Workshop};
 use crate::exit::{Exit, Outcome};
 use crate::output::style::{self, NAME, paint};
-use crate::output::{Table, tell};
 
-/// Runs the command.
-pub(crate) async fn run(context: &Context) -> Outcome {
-    let working = context.working().await?;
-    let recoveries = recover(context, &working.fleet).await?;
-    if context.out.format() == crate::cli::Format::Table {
-        if recoveries.is_empty() {
-            context.out.text("nothing to recover: no update is open")?;
-        }
-    } else {
+/// Recovers.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Recover {}
+
+impl Call for Recover {
+    const ROUTE: Route = Route::post("/api/v1/recover");
+    type With = Workshop;
+
+    async fn carry_out(self, workshop: &Workshop) -> Outcome<Answer> {
+        let recoveries = recover(workshop).await?;
+        let text = match recoveries.is_empty() {
+            true => "nothing to recover: no update is open",
+            false => "",
+        };
         let rows: Vec<_> = recoveries.iter().map(row).collect();
-        context
-            .out
-            .list("recoveries", &rows, || Table::new(&[], ""))?;
+        let exit = recoveries.iter().map(exit).fold(Exit::Done, Exit::worst);
+        Ok(Answer::list("recoveries", &rows, Shown::Text(text.to_owned()))?.ends(exit))
     }
-    Ok(recoveries.iter().map(exit).fold(Exit::Done, Exit::worst))
 }
 
 /// Recovery before a change: what cannot be ended now keeps its instance, not the others.
 ///
 /// How recovered updates ended is said on standard error; the exit code is about what was asked for.
-pub(super) async fn first(context: &Context, fleet: &Fleet) -> Outcome<()> {
-    recover(context, fleet).await.map(drop)
+pub(super) async fn first(workshop: &Workshop) -> Outcome<()> {
+    recover(workshop).await.map(drop)
 }
 
-async fn recover(context: &Context, fleet: &Fleet) -> Outcome<Vec<Recovery>> {
-    let sink = context.ui.sink("recovery");
-    let told = |update: &fleet_core::ports::StoredUpdate, verdict: &fleet_core::update::Verdict| {
-        let instance = &update.plan.primary().instance;
-        let line = format!(
-            "{}: found {}, therefore {}",
-            paint(NAME, instance),
-            verdict.found,
-            verdict.therefore
-        );
-        context.ui.suspend(|| tell(&line));
+async fn recover(workshop: &Workshop) -> Outcome<Vec<Recovery>> {
+    let sink = workshop.voice.sink("recovery");
+    let told = |update: &StoredUpdate, verdict: &Verdict| {
+        workshop.voice.tell(&decision(update, verdict));
     };
-    let recoveries = fleet.recover(&sink, &told).await?;
+    let recoveries = workshop.fleet.recover(sink.as_ref(), &told).await?;
     drop(sink);
     for recovery in &recoveries {
-        tell(&line(recovery));
+        workshop.voice.tell(&line(recovery));
     }
     Ok(recoveries)
 }
 
-fn line(recovery: &Recovery) -> String {
+/// What recovery found and decided, before it is done.
+pub(super) fn decision(update: &StoredUpdate, verdict: &Verdict) -> String {
+    format!(
+        "{}: found {}, therefore {}",
+        paint(NAME, &update.plan.primary().instance),
+        verdict.found,
+        verdict.therefore
+    )
+}
+
+/// What came of it.
+pub(super) fn line(recovery: &Recovery) -> String {
     match &recovery.outcome {
         RecoveryOutcome::Ended(report) => {
             let word = report.outcome.map_or("open", Ended::label);

@@ -3,54 +3,87 @@
 use std::fmt::Write as _;
 
 use fleet_core::engine::{Frozen, Keep};
+use fleet_core::ids::InstanceName;
 use fleet_core::model::Container;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::update;
+use crate::answer::Answer;
 use crate::assemble::Context;
+use crate::call::{Call, Route, Workshop};
 use crate::cli::{Format, ResolveArgs};
 use crate::exit::{Exit, Outcome};
 use crate::output::style::{BAD, HEAD, NAME, paint};
 use crate::output::{confirm, tell};
 
+/// Ends a frozen update.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Resolve {
+    instance: InstanceName,
+    keep: Which,
+}
+
+/// Which container is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Which {
+    New,
+    Old,
+}
+
+impl Call for Resolve {
+    const ROUTE: Route = Route::post("/api/v1/instances/{instance}/resolve");
+    type With = Workshop;
+
+    async fn carry_out(self, workshop: &Workshop) -> Outcome<Answer> {
+        let keep = match self.keep {
+            Which::New => Keep::New,
+            Which::Old => Keep::Old,
+        };
+        let name = self.instance.as_str();
+        let sink = workshop.voice.sink(name);
+        let report = workshop
+            .fleet
+            .resolve(name, keep, &workshop.actor, sink.as_ref())
+            .await?;
+        drop(sink);
+        let answer = update::answer(&[report])?;
+        // To go back is what was asked for: that it is rolled back is success here.
+        let exit = match (self.keep, answer.exit) {
+            (Which::Old, Exit::RolledBack) => Exit::Done,
+            (_, exit) => exit,
+        };
+        Ok(answer.ends(exit))
+    }
+}
+
 /// Runs the command.
 pub(crate) async fn run(context: &Context, args: ResolveArgs) -> Outcome {
     let name = args.instance.to_string();
+    let frozen = context.looking().await?.frozen(&name).await?;
     let keep = match (args.keep.keep_new, args.keep.keep_old) {
-        (true, _) => Keep::New,
-        (false, true) => Keep::Old,
+        (true, _) => Which::New,
+        (false, true) => Which::Old,
         (false, false) => {
-            let frozen = context.looking().await?.frozen(&name).await?;
-            context.out.one("frozen", &row(&frozen), || text(&frozen))?;
-            return Ok(Exit::NeedsPerson);
+            let answer = Answer::one("frozen", &row(&frozen), text(&frozen))?;
+            return context.out.answer(answer.ends(Exit::NeedsPerson));
         }
     };
-    let working = context.working().await?;
-    let frozen = working.fleet.frozen(&name).await?;
     if context.out.format() == Format::Table {
         tell(&text(&frozen));
     }
     let question = match keep {
-        Keep::New => format!("Keep the new container of {name} and remove the old one?"),
-        Keep::Old => format!(
+        Which::New => format!("Keep the new container of {name} and remove the old one?"),
+        Which::Old => format!(
             "Go back to the old container of {name}? Its volumes are put back to the snapshot; what was written \
              since the stop is lost."
         ),
     };
     confirm(args.yes, &question)?;
-    let sink = context.ui.sink(&name);
-    let report = working
-        .fleet
-        .resolve(&name, keep, &context.actor(), &sink)
-        .await?;
-    drop(sink);
-    let reports = [report];
-    update::print(context, &reports)?;
-    // To go back is what was asked for: that it is rolled back is success here.
-    Ok(match (keep, update::exit_of(&reports)) {
-        (Keep::Old, Exit::RolledBack) => Exit::Done,
-        (_, exit) => exit,
-    })
+    let instance = args.instance;
+    context.carry_out(Resolve { instance, keep }).await
 }
 
 fn row(frozen: &Frozen) -> Value {

@@ -1,20 +1,27 @@
 //! `fleet rollout …` and `fleet plan`: many instances, in waves.
 
+use axum::Router;
+use fleet_core::engine::Fleet;
 use fleet_core::engine::rollout::{
-    Command, Orchestrator, Outlook, RolloutError, RolloutView, StartError, StartRequest, Started,
+    Command, Orchestrator, Outlook, RolloutView, StartError, StartRequest, Started,
 };
-use fleet_core::ids::{InstanceId, RolloutId};
-use fleet_core::image::PinnedImage;
+use fleet_core::ids::{InstanceId, InstanceName, RolloutId};
+use fleet_core::image::{ImageRef, PinnedImage};
 use fleet_core::plan::rollout::Phase;
 use fleet_core::plan::{Asked, PlannerSettings, RolloutPlan, render};
-use fleet_core::ports::{Clock as _, StoredRollout};
+use fleet_core::ports::StoredRollout;
+use serde::{Deserialize, Serialize};
 
 use super::recover;
+use crate::answer::{Answer, Shown};
 use crate::assemble::Context;
+use crate::call::{Call, Route, Workshop};
 use crate::cli_rollout::{HowArgs, PlanArgs, RolloutCommand, StartArgs};
+use crate::daemon::{Served, at};
 use crate::exit::{Exit, Failure, OrExit as _, Outcome};
+use crate::output::Table;
 use crate::output::style::{self, NAME, paint};
-use crate::output::{Table, tell};
+use crate::system::now;
 
 /// Rollouts that `list` shows.
 const LISTED: u32 = 50;
@@ -22,37 +29,40 @@ const LISTED: u32 = 50;
 /// Runs `rollout …`.
 pub(crate) async fn run(context: &Context, command: RolloutCommand) -> Outcome {
     match command {
-        RolloutCommand::Start(args) => start(context, args).await,
-        RolloutCommand::List => list(context).await,
-        RolloutCommand::Show { id } => show(context, &id).await,
-        RolloutCommand::Pause { id, reason } => {
-            steer(context, &id, Command::Pause { why: reason }).await
+        RolloutCommand::Start(args) => {
+            let StartArgs { image, how, wait } = args;
+            context.carry_out(Start { image, how, wait }).await
         }
-        RolloutCommand::Resume { id } => steer(context, &id, Command::Resume).await,
-        RolloutCommand::Promote { id } => steer(context, &id, Command::Promote).await,
+        RolloutCommand::List => {
+            let looking = context.looking_at_rollouts().await?;
+            context.out.answer(list(&looking.orchestrator).await?)
+        }
+        RolloutCommand::Show { id } => {
+            let looking = context.looking_at_rollouts().await?;
+            context.out.answer(show(&looking.orchestrator, &id).await?)
+        }
+        RolloutCommand::Pause { id, reason } => context.carry_out(Pause { id, reason }).await,
+        RolloutCommand::Resume { id } => context.carry_out(Resume { id }).await,
+        RolloutCommand::Promote { id } => context.carry_out(Promote { id }).await,
         RolloutCommand::Abort {
             id,
             rollback,
             reason,
         } => {
-            steer(
-                context,
-                &id,
-                Command::Abort {
-                    why: reason,
-                    rollback,
-                },
-            )
-            .await
+            let abort = Abort {
+                id,
+                rollback,
+                reason,
+            };
+            context.carry_out(abort).await
         }
-        RolloutCommand::RetryFailed { id } => retry_failed(context, &id).await,
-        RolloutCommand::Approve { id } => steer(context, &id, Command::Approve).await,
-        RolloutCommand::Deny { id, reason } => {
-            steer(context, &id, Command::Deny { why: reason }).await
+        RolloutCommand::RetryFailed { id } => {
+            context.carry_out(RetryFailed { id, wait: false }).await
         }
+        RolloutCommand::Approve { id } => context.carry_out(Approve { id }).await,
+        RolloutCommand::Deny { id, reason } => context.carry_out(Deny { id, reason }).await,
         RolloutCommand::Exclude { id, instance } => {
-            let instance = InstanceId::local(instance);
-            steer(context, &id, Command::Exclude { instance }).await
+            context.carry_out(Exclude { id, instance }).await
         }
     }
 }
@@ -60,51 +70,53 @@ pub(crate) async fn run(context: &Context, command: RolloutCommand) -> Outcome {
 /// Runs `plan`: what a rollout would do, and why not to the others. Reads only.
 pub(crate) async fn plan(context: &Context, args: PlanArgs) -> Outcome {
     let looking = context.looking_at_rollouts().await?;
-    let targets = match args.image {
+    let PlanArgs { image, how } = args;
+    let actor = context.actor();
+    let answer = preview(&looking.fleet, &looking.orchestrator, &actor, image, &how).await?;
+    context.out.answer(answer)
+}
+
+async fn preview(
+    fleet: &Fleet,
+    orchestrator: &Orchestrator,
+    actor: &str,
+    image: Option<ImageRef>,
+    how: &HowArgs,
+) -> Outcome<Answer> {
+    let targets = match image {
         Some(image) => vec![
-            looking
-                .fleet
+            fleet
                 .pin(&image)
                 .await
                 .or_exit(Exit::Failed, "there is no such release")?,
         ],
-        None => looking.fleet.offered().await?,
+        None => fleet.offered().await?,
     };
     let mut plans = Vec::new();
     for target in targets {
-        let request = request(context, &looking.fleet, target, &args.how).await?;
-        plans.push(
-            looking
-                .orchestrator
-                .preview(request)
-                .await
-                .map_err(refused)?,
-        );
+        let request = request(actor, fleet, target, how).await?;
+        plans.push(orchestrator.preview(request).await.map_err(refused)?);
     }
-    let settings = looking.fleet.ports().settings.settings().await?;
+    let settings = fleet.ports().settings.settings().await?;
     let freezes = PlannerSettings::read(&settings)
         .or_exit(Exit::Usage, "a setting cannot be read")?
         .freezes;
-    if context.out.format() == crate::cli::Format::Table {
-        if plans.is_empty() {
-            context.out.text(
-                "nothing is behind, as far as the last check knows; `fleet check` asks again",
-            )?;
-        }
-        for plan in &plans {
-            context
-                .out
-                .text(&render(plan, &freezes, context.clock.now()))?;
-        }
-        return Ok(Exit::Done);
+    let mut texts: Vec<_> = plans
+        .iter()
+        .map(|plan| render(plan, &freezes, now()))
+        .collect();
+    if plans.is_empty() {
+        texts.push(
+            "nothing is behind, as far as the last check knows; `fleet check` asks again"
+                .to_owned(),
+        );
     }
-    context.out.list("plans", &plans, || Table::new(&[], ""))?;
-    Ok(Exit::Done)
+    Answer::list("plans", &plans, Shown::Text(texts.join("\n")))
 }
 
 async fn request(
-    context: &Context,
-    fleet: &fleet_core::engine::Fleet,
+    actor: &str,
+    fleet: &Fleet,
     target: PinnedImage,
     how: &HowArgs,
 ) -> Outcome<StartRequest> {
@@ -119,113 +131,283 @@ async fn request(
         strategy,
         limits: how.limits(),
         override_window: how.override_window,
-        ..StartRequest::new(context.actor(), target)
+        ..StartRequest::new(actor, target)
     })
 }
 
-async fn start(context: &Context, args: StartArgs) -> Outcome {
-    let working = context.working().await?;
-    let settings = working.fleet.ports().settings.settings().await?;
-    if let Some(held) = fleet_core::plan::fleet_pause(&settings) {
-        return Err(Failure::new(
-            Exit::NotNow,
-            format!("the fleet is {held}; `fleet resume` lifts it"),
-        ));
+/// Starts a rollout.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Start {
+    image: ImageRef,
+    #[serde(default)]
+    how: HowArgs,
+    /// Wait for its end; without a daemon this is implied.
+    #[serde(default)]
+    wait: bool,
+}
+
+impl Call for Start {
+    const ROUTE: Route = Route::post("/api/v1/rollouts");
+    const FOLLOWS_ROLLOUTS: bool = true;
+    type With = Workshop;
+
+    async fn carry_out(self, workshop: &Workshop) -> Outcome<Answer> {
+        let settings = workshop.fleet.ports().settings.settings().await?;
+        if let Some(held) = fleet_core::plan::fleet_pause(&settings) {
+            let failure = Failure::from(StartError::Paused(held));
+            return Err(failure.with(Exit::NotNow, "nothing starts; `fleet resume` lifts that"));
+        }
+        recover::first(workshop).await?;
+        let target = workshop
+            .fleet
+            .pin(&self.image)
+            .await
+            .or_exit(Exit::Failed, "there is no such release")?;
+        let request = request(&workshop.actor, &workshop.fleet, target, &self.how).await?;
+        let started = workshop
+            .orchestrator
+            .start(request)
+            .await
+            .map_err(refused)?;
+        follow(workshop, started, self.wait).await
     }
-    recover::first(context, &working.fleet).await?;
-    let target = working
-        .fleet
-        .pin(&args.image)
-        .await
-        .or_exit(Exit::Failed, "there is no such release")?;
-    let request = request(context, &working.fleet, target, &args.how).await?;
-    let orchestrator = working.orchestrator(context);
-    let started = orchestrator.start(request).await.map_err(refused)?;
-    // Without a daemon nobody else would go on with it.
-    let _ = args.wait;
-    follow(context, &orchestrator, started).await
 }
 
-async fn retry_failed(context: &Context, id: &RolloutId) -> Outcome {
-    let working = context.working().await?;
-    recover::first(context, &working.fleet).await?;
-    let orchestrator = working.orchestrator(context);
-    let started = orchestrator
-        .retry_failed(id, &context.actor())
-        .await
-        .map_err(refused)?;
-    follow(context, &orchestrator, started).await
+/// Tries again what failed.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RetryFailed {
+    id: RolloutId,
+    #[serde(default)]
+    wait: bool,
 }
 
-/// Waits for a rollout, and says how it ended.
-async fn follow(context: &Context, orchestrator: &Orchestrator, started: Started) -> Outcome {
+impl Call for RetryFailed {
+    const ROUTE: Route = Route::post("/api/v1/rollouts/{id}/retry-failed");
+    const FOLLOWS_ROLLOUTS: bool = true;
+    type With = Workshop;
+
+    async fn carry_out(self, workshop: &Workshop) -> Outcome<Answer> {
+        recover::first(workshop).await?;
+        let started = workshop
+            .orchestrator
+            .retry_failed(&self.id, &workshop.actor)
+            .await
+            .map_err(refused)?;
+        follow(workshop, started, self.wait).await
+    }
+}
+
+/// Waits for a rollout if that is wanted or nobody else goes on with it, and says how it stands.
+async fn follow(workshop: &Workshop, started: Started, wait: bool) -> Outcome<Answer> {
     let plan = match started {
         Started::Opened(plan) => plan,
-        Started::NothingToDo(plan) => return nothing_to_do(context, &plan),
+        Started::NothingToDo(plan) => return nothing_to_do(workshop, &plan),
     };
-    let waited = orchestrator.wait(&plan.id()).await.map_err(failed)?;
-    print(context, &waited.rollout)?;
+    if workshop.daemon && !wait {
+        return answer(&workshop.orchestrator.load(&plan.id()).await?);
+    }
+    let waited = workshop.orchestrator.wait(&plan.id()).await?;
+    let answer = answer(&waited.rollout)?;
     if let Outlook::NotNow { why, until } = &waited.outlook {
         let until = until.map_or_else(String::new, |at| format!(" until {at}"));
-        tell(&format!(
-            "held{until}: {}; `fleet run --once` goes on with it",
+        let who = match workshop.daemon {
+            true => "the daemon",
+            false => "`fleet run --once`",
+        };
+        workshop.voice.tell(&format!(
+            "held{until}: {}; {who} goes on with it",
             why.join("; ")
         ));
-        return Ok(Exit::NotNow.worst(exit(&waited.rollout)));
+        return Ok(answer.ends(Exit::NotNow.worst(exit(&waited.rollout))));
     }
-    Ok(exit(&waited.rollout))
+    Ok(answer.ends(exit(&waited.rollout)))
 }
 
-fn nothing_to_do(context: &Context, plan: &RolloutPlan) -> Outcome {
-    tell("no instance is to be updated");
-    if context.out.format() == crate::cli::Format::Table {
-        context.out.text(&render(plan, &[], context.clock.now()))?;
-    } else {
-        let view = serde_json::json!({
-            "id": null, "state": "nothing_to_do", "image": plan.request.target.image.to_string(),
-            "digest": plan.request.target.digest.to_string(), "strategy": plan.request.strategy.label(),
-            "total": 0, "committed": 0, "rolled_back": 0, "needs_operator": 0, "pending": 0, "waves": [], "holds": [],
-            "held": plan.held,
-        });
-        context.out.one("rollout", &view, String::new)?;
-    }
-    Ok(Exit::Done)
+fn nothing_to_do(workshop: &Workshop, plan: &RolloutPlan) -> Outcome<Answer> {
+    workshop.voice.tell("no instance is to be updated");
+    let view = serde_json::json!({
+        "id": null, "state": "nothing_to_do", "image": plan.request.target.image.to_string(),
+        "digest": plan.request.target.digest.to_string(), "strategy": plan.request.strategy.label(),
+        "total": 0, "committed": 0, "rolled_back": 0, "needs_operator": 0, "pending": 0, "waves": [], "holds": [],
+        "held": plan.held,
+    });
+    Answer::one("rollout", &view, render(plan, &[], now()))
 }
 
-async fn steer(context: &Context, id: &RolloutId, command: Command) -> Outcome {
-    let working = context.working().await?;
-    let orchestrator = working.orchestrator(context);
-    let changed = orchestrator
-        .command(id, &command, &context.actor())
-        .await
-        .map_err(failed)?;
-    // Going back, or going on, is work that somebody has to do.
+/// Steers a rollout. Going back, or going on, is work that somebody has to do: without a daemon this one.
+async fn steer(workshop: &Workshop, id: &RolloutId, command: Command) -> Outcome<Answer> {
+    let changed = workshop
+        .orchestrator
+        .command(id, &command, &workshop.actor)
+        .await?;
     let works = matches!(
         command,
         Command::Resume | Command::Promote | Command::Approve | Command::Abort { .. }
     );
-    if !works || changed.state.phase.is_terminal() {
-        print(context, &changed)?;
-        return Ok(Exit::Done);
+    if workshop.daemon || !works || changed.state.phase.is_terminal() {
+        return answer(&changed);
     }
-    recover::first(context, &working.fleet).await?;
-    let waited = orchestrator.wait(id).await.map_err(failed)?;
-    print(context, &waited.rollout)?;
-    Ok(exit(&waited.rollout))
+    recover::first(workshop).await?;
+    let waited = workshop.orchestrator.wait(id).await?;
+    Ok(answer(&waited.rollout)?.ends(exit(&waited.rollout)))
 }
 
-async fn list(context: &Context) -> Outcome {
-    let looking = context.looking_at_rollouts().await?;
-    let views: Vec<_> = looking
-        .orchestrator
-        .list(LISTED)
-        .await
-        .map_err(failed)?
+/// A call that steers one rollout.
+macro_rules! steering {
+    ($($(#[$doc:meta])* $name:ident $(($($field:ident: $kind:ty),*))? at $route:literal: $command:expr;)*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Debug, Serialize, Deserialize)]
+            #[serde(deny_unknown_fields)]
+            pub(crate) struct $name {
+                id: RolloutId,
+                $($(#[serde(default)] $field: $kind,)*)?
+            }
+
+            impl Call for $name {
+                const ROUTE: Route = Route::post(concat!("/api/v1/rollouts/{id}/", $route));
+                type With = Workshop;
+
+                async fn carry_out(self, workshop: &Workshop) -> Outcome<Answer> {
+                    let Self { id, $($($field),*)? } = self;
+                    steer(workshop, &id, $command).await
+                }
+            }
+        )*
+    };
+}
+
+steering! {
+    /// Starts nothing more of it.
+    Pause(reason: String) at "pause": Command::Pause { why: reason };
+    /// Lifts that.
+    Resume at "resume": Command::Resume;
+    /// Goes on past a gate.
+    Promote at "promote": Command::Promote;
+    /// Stops it.
+    Abort(rollback: bool, reason: String) at "abort": Command::Abort { why: reason, rollback };
+    /// Lets it begin.
+    Approve at "approve": Command::Approve;
+    /// Does not let it begin.
+    Deny(reason: String) at "deny": Command::Deny { why: reason };
+}
+
+/// Takes an instance out.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Exclude {
+    id: RolloutId,
+    instance: InstanceName,
+}
+
+impl Call for Exclude {
+    const ROUTE: Route = Route::post("/api/v1/rollouts/{id}/exclude");
+    type With = Workshop;
+
+    async fn carry_out(self, workshop: &Workshop) -> Outcome<Answer> {
+        let instance = InstanceId::local(self.instance);
+        steer(workshop, &self.id, Command::Exclude { instance }).await
+    }
+}
+
+/// The newest rollouts.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct List {}
+
+impl Call for List {
+    const ROUTE: Route = Route::get("/api/v1/rollouts");
+    type With = Workshop;
+
+    async fn carry_out(self, workshop: &Workshop) -> Outcome<Answer> {
+        list(&workshop.orchestrator).await
+    }
+}
+
+/// One rollout.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Show {
+    id: RolloutId,
+}
+
+impl Call for Show {
+    const ROUTE: Route = Route::get("/api/v1/rollouts/{id}");
+    type With = Workshop;
+
+    async fn carry_out(self, workshop: &Workshop) -> Outcome<Answer> {
+        show(&workshop.orchestrator, &self.id).await
+    }
+}
+
+/// What a rollout of an image, or of what was found, would do.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Preview {
+    #[serde(default)]
+    image: Option<ImageRef>,
+}
+
+impl Call for Preview {
+    const ROUTE: Route = Route::get("/api/v1/plan");
+    type With = Workshop;
+
+    async fn carry_out(self, workshop: &Workshop) -> Outcome<Answer> {
+        let Workshop {
+            fleet,
+            orchestrator,
+            actor,
+            ..
+        } = workshop;
+        preview(fleet, orchestrator, actor, self.image, &HowArgs::default()).await
+    }
+}
+
+/// Adds the routes of rollouts.
+pub(crate) fn calls(router: Router<Served>) -> Router<Served> {
+    let router = at::<List>(router);
+    let router = at::<Show>(router);
+    let router = at::<Preview>(router);
+    let router = at::<Start>(router);
+    let router = at::<RetryFailed>(router);
+    let router = at::<Pause>(router);
+    let router = at::<Resume>(router);
+    let router = at::<Promote>(router);
+    let router = at::<Abort>(router);
+    let router = at::<Approve>(router);
+    let router = at::<Deny>(router);
+    at::<Exclude>(router)
+}
+
+async fn list(orchestrator: &Orchestrator) -> Outcome<Answer> {
+    let rollouts = orchestrator.list(LISTED).await?;
+    let views: Vec<_> = rollouts.iter().map(RolloutView::new).collect();
+    Answer::list("rollouts", &views, Shown::Table(table(&views)))
+}
+
+async fn show(orchestrator: &Orchestrator, id: &RolloutId) -> Outcome<Answer> {
+    let stored = orchestrator.load(id).await?;
+    Ok(answer(&stored)?.ends(exit(&stored)))
+}
+
+fn answer(stored: &StoredRollout) -> Outcome<Answer> {
+    let view = RolloutView::new(stored);
+    let mut text = view.to_string();
+    for member in view
+        .instances
         .iter()
-        .map(RolloutView::new)
-        .collect();
-    context.out.list("rollouts", &views, || table(&views))?;
-    Ok(Exit::Done)
+        .filter(|member| member.state != "committed")
+    {
+        let reason = member.reason.as_deref().unwrap_or_default();
+        text.push_str(&format!(
+            "  {} {}  {reason}\n",
+            paint(NAME, &member.instance),
+            member.state.replace('_', " ")
+        ));
+    }
+    Answer::one("rollout", &view, text)
 }
 
 fn table(views: &[RolloutView]) -> Table {
@@ -255,33 +437,6 @@ fn table(views: &[RolloutView]) -> Table {
     table
 }
 
-async fn show(context: &Context, id: &RolloutId) -> Outcome {
-    let looking = context.looking_at_rollouts().await?;
-    let stored = looking.orchestrator.load(id).await.map_err(failed)?;
-    print(context, &stored)?;
-    Ok(exit(&stored))
-}
-
-fn print(context: &Context, stored: &StoredRollout) -> Outcome<()> {
-    let view = RolloutView::new(stored);
-    context.out.one("rollout", &view, || {
-        let mut text = view.to_string();
-        for member in view
-            .instances
-            .iter()
-            .filter(|member| member.state != "committed")
-        {
-            let reason = member.reason.as_deref().unwrap_or_default();
-            text.push_str(&format!(
-                "  {} {}  {reason}\n",
-                paint(NAME, &member.instance),
-                member.state.replace('_', " ")
-            ));
-        }
-        text
-    })
-}
-
 /// The exit code of a rollout: 30 where a person is needed, 20 where something went back, 1 where it ended without.
 pub(super) fn exit(stored: &StoredRollout) -> Exit {
     let tally = stored.state.tally();
@@ -302,12 +457,5 @@ fn refused(error: StartError) -> Failure {
         StartError::Paused(_) | StartError::AlreadyRunning(_) => Exit::NotNow,
         _ => Exit::Failed,
     };
-    match Err::<(), _>(error).or_exit(exit, "the rollout does not start") {
-        Err(failure) => failure,
-        Ok(()) => Failure::new(exit, "the rollout does not start"),
-    }
-}
-
-fn failed(error: RolloutError) -> Failure {
-    Failure::from(error)
+    Failure::from(error).with(exit, "the rollout does not start")
 }

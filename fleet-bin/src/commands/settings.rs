@@ -1,13 +1,17 @@
 //! `fleet settings`: settings of the whole fleet.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use fleet_core::model::labels::parse_duration;
 use fleet_core::model::{FleetSettings, GlobalMode};
 use fleet_core::ports::SettingsStore as _;
+use serde::{Deserialize, Serialize};
 
 use super::tenant::check_windows;
+use crate::answer::Answer;
 use crate::assemble::Context;
+use crate::call::{Call, Desk, Route};
 use crate::cli::SettingsCommand;
 use crate::config::strict::nearest;
 use crate::exit::{Exit, Failure, Outcome};
@@ -23,25 +27,60 @@ const KEYS: &[(&str, &str)] = &[
     ("default.window", "a window such as Mon-Fri 02:00-05:00 UTC"),
 ];
 
+/// Shows them.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Show {}
+
+/// Sets some; an empty value takes a default back.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Set {
+    values: BTreeMap<String, String>,
+}
+
+impl Call for Show {
+    const ROUTE: Route = Route::get("/api/v1/settings");
+    type With = Desk;
+
+    async fn carry_out(self, desk: &Desk) -> Outcome<Answer> {
+        answer(&desk.store.settings().await?)
+    }
+}
+
+impl Call for Set {
+    const ROUTE: Route = Route::put("/api/v1/settings");
+    type With = Desk;
+
+    async fn carry_out(self, desk: &Desk) -> Outcome<Answer> {
+        let mut settings = desk.store.settings().await?;
+        for (key, value) in &self.values {
+            set(&mut settings, key, value)?;
+        }
+        desk.store
+            .set_settings(&settings, &desk.actor, now())
+            .await?;
+        desk.changed();
+        answer(&settings)
+    }
+}
+
 /// Runs the command.
 pub(crate) async fn run(context: &Context, command: SettingsCommand) -> Outcome {
-    let settings = match command {
-        SettingsCommand::Show => context.read()?.1.settings().await?,
-        SettingsCommand::Set {
-            setting: (key, value),
-        } => {
-            let writing = context.write()?;
-            let mut settings = writing.store.settings().await?;
-            set(&mut settings, &key, &value)?;
-            writing
-                .store
-                .set_settings(&settings, &context.actor(), now())
-                .await?;
-            settings
+    match command {
+        SettingsCommand::Show => {
+            let settings = context.read()?.1.settings().await?;
+            context.out.answer(answer(&settings)?)
         }
-    };
-    context.out.one("settings", &settings, || text(&settings))?;
-    Ok(Exit::Done)
+        SettingsCommand::Set { setting } => {
+            let values = BTreeMap::from([setting]);
+            context.carry_out(Set { values }).await
+        }
+    }
+}
+
+fn answer(settings: &FleetSettings) -> Outcome<Answer> {
+    Answer::one("settings", settings, text(settings))
 }
 
 /// Sets one key; an empty value takes a default back.

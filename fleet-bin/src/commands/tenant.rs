@@ -1,14 +1,17 @@
 //! `fleet tenant`: update configs.
 
 use fleet_core::ids::TenantId;
-use fleet_core::model::UpdateConfig;
+use fleet_core::model::{TenantMode, UpdateConfig};
 use fleet_core::plan::window::WeeklyCalendar;
 use fleet_core::ports::{TenantConfig, UpdateConfigRepository as _};
-use serde::Serialize;
+use fleet_sqlite::SqliteStore;
+use serde::{Deserialize, Serialize};
 
+use crate::answer::{Answer, Shown};
 use crate::assemble::Context;
+use crate::call::{Call, Desk, Route};
 use crate::cli::TenantCommand;
-use crate::exit::{Exit, OrExit as _, Outcome};
+use crate::exit::{Exit, Failure, OrExit as _, Outcome};
 use crate::output::Table;
 use crate::system::now;
 
@@ -35,24 +38,86 @@ impl TenantRow {
     }
 }
 
+/// All tenants that have a config.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct List {}
+
+/// One tenant.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Show {
+    tenant: TenantId,
+}
+
+/// Sets one; what is not named stays as it is.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Set {
+    tenant: TenantId,
+    #[serde(default)]
+    mode: Option<TenantMode>,
+    #[serde(default)]
+    preferred_hour_utc: Option<u8>,
+    #[serde(default)]
+    windows: Option<Vec<String>>,
+}
+
+impl Call for List {
+    const ROUTE: Route = Route::get("/api/v1/tenants");
+    type With = Desk;
+
+    async fn carry_out(self, desk: &Desk) -> Outcome<Answer> {
+        list(&desk.store).await
+    }
+}
+
+impl Call for Show {
+    const ROUTE: Route = Route::get("/api/v1/tenants/{tenant}/config");
+    type With = Desk;
+
+    async fn carry_out(self, desk: &Desk) -> Outcome<Answer> {
+        show(&desk.store, &self.tenant).await
+    }
+}
+
+impl Call for Set {
+    const ROUTE: Route = Route::put("/api/v1/tenants/{tenant}/config");
+    type With = Desk;
+
+    async fn carry_out(self, desk: &Desk) -> Outcome<Answer> {
+        let mut config = desk.store.get(&self.tenant).await?.unwrap_or_default();
+        config.mode = self.mode.unwrap_or(config.mode);
+        config.preferred_hour_utc = match self.preferred_hour_utc {
+            Some(hour @ 0..=23) => hour,
+            Some(hour) => {
+                let message = format!("preferred_hour_utc: expected 0 to 23, found {hour}");
+                return Err(Failure::new(Exit::Usage, message));
+            }
+            None => config.preferred_hour_utc,
+        };
+        if let Some(windows) = self.windows {
+            config.windows = windows
+                .into_iter()
+                .filter(|window| !window.is_empty())
+                .collect();
+            check_windows(&config.windows)?;
+        }
+        desk.store
+            .upsert(&self.tenant, &config, &desk.actor, now())
+            .await?;
+        desk.changed();
+        answer(&self.tenant, &config, true)
+    }
+}
+
 /// Runs the command.
 pub(crate) async fn run(context: &Context, command: TenantCommand) -> Outcome {
     match command {
-        TenantCommand::List => {
-            let (_, store) = context.read()?;
-            let row = |found: &TenantConfig| TenantRow::new(&found.tenant, &found.config, true);
-            let rows: Vec<_> = store.list().await?.iter().map(row).collect();
-            context.out.list("tenants", &rows, || table(&rows))?;
-        }
+        TenantCommand::List => context.out.answer(list(&context.read()?.1).await?),
         TenantCommand::Show { tenant } => {
-            let (_, store) = context.read()?;
-            let found = store.get(&tenant).await?;
-            show(
-                context,
-                &tenant,
-                &found.clone().unwrap_or_default(),
-                found.is_some(),
-            )?;
+            let answer = show(&context.read()?.1, &tenant).await?;
+            context.out.answer(answer)
         }
         TenantCommand::Set {
             tenant,
@@ -60,25 +125,27 @@ pub(crate) async fn run(context: &Context, command: TenantCommand) -> Outcome {
             preferred_hour_utc,
             windows,
         } => {
-            let writing = context.write()?;
-            let mut config = writing.store.get(&tenant).await?.unwrap_or_default();
-            config.mode = mode.unwrap_or(config.mode);
-            config.preferred_hour_utc = preferred_hour_utc.unwrap_or(config.preferred_hour_utc);
-            if !windows.is_empty() {
-                config.windows = windows
-                    .into_iter()
-                    .filter(|window| !window.is_empty())
-                    .collect();
-                check_windows(&config.windows)?;
-            }
-            writing
-                .store
-                .upsert(&tenant, &config, &context.actor(), now())
-                .await?;
-            show(context, &tenant, &config, true)?;
+            let set = Set {
+                tenant,
+                mode,
+                preferred_hour_utc,
+                windows: (!windows.is_empty()).then_some(windows),
+            };
+            context.carry_out(set).await
         }
     }
-    Ok(Exit::Done)
+}
+
+async fn list(store: &SqliteStore) -> Outcome<Answer> {
+    let row = |found: &TenantConfig| TenantRow::new(&found.tenant, &found.config, true);
+    let rows: Vec<_> = store.list().await?.iter().map(row).collect();
+    Answer::list("tenants", &rows, Shown::Table(table(&rows)))
+}
+
+async fn show(store: &SqliteStore, tenant: &TenantId) -> Outcome<Answer> {
+    let found = store.get(tenant).await?;
+    let configured = found.is_some();
+    answer(tenant, &found.unwrap_or_default(), configured)
 }
 
 /// Refuses windows that cannot be read, before anything is stored.
@@ -91,29 +158,23 @@ pub(crate) fn check_windows(windows: &[String]) -> Outcome<()> {
         .or_exit(Exit::Usage, "the window cannot be used")
 }
 
-fn show(
-    context: &Context,
-    tenant: &TenantId,
-    config: &UpdateConfig,
-    configured: bool,
-) -> Outcome<()> {
+fn answer(tenant: &TenantId, config: &UpdateConfig, configured: bool) -> Outcome<Answer> {
     let row = TenantRow::new(tenant, config, configured);
-    context.out.one("tenant", &row, || {
-        let windows = if row.windows.is_empty() {
-            "-".to_owned()
-        } else {
-            row.windows.join("; ")
-        };
-        let note = if configured {
-            ""
-        } else {
-            " (defaults; nobody has set it)"
-        };
-        format!(
-            "{}: {}{note}\npreferred hour: {} UTC\nwindows: {windows}",
-            row.tenant, row.mode, row.preferred_hour_utc
-        )
-    })
+    let windows = if row.windows.is_empty() {
+        "-".to_owned()
+    } else {
+        row.windows.join("; ")
+    };
+    let note = if configured {
+        ""
+    } else {
+        " (defaults; nobody has set it)"
+    };
+    let text = format!(
+        "{}: {}{note}\npreferred hour: {} UTC\nwindows: {windows}",
+        row.tenant, row.mode, row.preferred_hour_utc
+    );
+    Answer::one("tenant", &row, text)
 }
 
 fn table(rows: &[TenantRow]) -> Table {

@@ -2,13 +2,16 @@
 
 use std::fmt::Write as _;
 
-use fleet_core::engine::{FleetError, UpdateRequest};
+use fleet_core::engine::{FleetError, Target, UpdateRequest};
+use fleet_core::ids::InstanceName;
 use fleet_core::update::{Fault, Outcome as Ended, UpdateReport};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::ps::short;
 use super::recover;
+use crate::answer::{Answer, Shown};
 use crate::assemble::Context;
+use crate::call::{Call, Route, Span, Workshop};
 use crate::cli::UpdateArgs;
 use crate::exit::{Exit, Failure, OrExit as _, Outcome};
 use crate::output::style::{self, DIM, NAME, paint};
@@ -69,69 +72,120 @@ fn millis(span: std::time::Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Updates instances, one after the other, and waits for the outcome.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Update {
+    instances: Vec<InstanceName>,
+    to: Target,
+    #[serde(default)]
+    timeout: Option<Span>,
+    #[serde(default)]
+    override_window: bool,
+    #[serde(default)]
+    retry: bool,
+}
+
+/// Updates one instance.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct UpdateOne {
+    instance: InstanceName,
+    to: Target,
+    #[serde(default)]
+    timeout: Option<Span>,
+    #[serde(default)]
+    override_window: bool,
+    #[serde(default)]
+    retry: bool,
+}
+
+impl Call for Update {
+    const ROUTE: Route = Route::post("/api/v1/updates");
+    type With = Workshop;
+
+    async fn carry_out(self, workshop: &Workshop) -> Outcome<Answer> {
+        let names: Vec<_> = self.instances.iter().map(ToString::to_string).collect();
+        let request = UpdateRequest {
+            instances: names.clone(),
+            to: self.to,
+            timeout: self.timeout.map(|timeout| timeout.0),
+            override_window: self.override_window,
+            retry: self.retry,
+            actor: workshop.actor.clone(),
+            rollout: None,
+        };
+        recover::first(workshop).await?;
+        let sink = workshop.voice.sink(&names.join(", "));
+        let result = workshop.fleet.update(&request, sink.as_ref()).await;
+        drop(sink);
+        match result {
+            Ok(reports) => answer(&reports),
+            Err(error @ FleetError::UnknownInstance { .. }) => Err(Failure::from(error)),
+            Err(error) => stopped(&names, error),
+        }
+    }
+}
+
+impl Call for UpdateOne {
+    const ROUTE: Route = Route::post("/api/v1/instances/{instance}/update");
+    type With = Workshop;
+
+    async fn carry_out(self, workshop: &Workshop) -> Outcome<Answer> {
+        let update = Update {
+            instances: vec![self.instance],
+            to: self.to,
+            timeout: self.timeout,
+            override_window: self.override_window,
+            retry: self.retry,
+        };
+        update.carry_out(workshop).await
+    }
+}
+
 /// Runs the command.
 pub(crate) async fn run(context: &Context, args: UpdateArgs) -> Outcome {
-    let working = context.working().await?;
-    let names: Vec<_> = args.instances.iter().map(ToString::to_string).collect();
-    recover::first(context, &working.fleet).await?;
-    let request = UpdateRequest {
-        instances: names.clone(),
+    let update = Update {
+        instances: args.instances,
         to: args.to,
-        timeout: args.timeout,
+        timeout: args.timeout.map(Span),
         override_window: args.override_window,
         retry: args.retry,
-        actor: context.actor(),
-        rollout: None,
     };
-    let sink = context.ui.sink(&names.join(", "));
-    let result = working.fleet.update(&request, &sink).await;
-    drop(sink);
-    match result {
-        Ok(reports) => {
-            print(context, &reports)?;
-            Ok(exit_of(&reports))
-        }
-        Err(error @ FleetError::UnknownInstance { .. }) => Err(Failure::from(error)),
-        Err(error) => stopped(context, &names, error),
-    }
+    context.carry_out(update).await
 }
 
 /// The engine or the store failed in the middle. Scripts still get their JSON: the outcome is open.
-fn stopped(context: &Context, names: &[String], error: FleetError) -> Outcome {
-    if context.out.format() != crate::cli::Format::Table {
-        let rows: Vec<_> = names
-            .iter()
-            .map(|name| {
-                serde_json::json!({
-                    "id": null, "instance": name, "outcome": null, "reason": error.to_string(), "steps": [],
-                })
+fn stopped(names: &[String], error: FleetError) -> Outcome<Answer> {
+    let rows: Vec<_> = names
+        .iter()
+        .map(|name| {
+            serde_json::json!({
+                "id": null, "instance": name, "outcome": null, "reason": error.to_string(), "steps": [],
             })
-            .collect();
-        context
-            .out
-            .list("updates", &rows, || crate::output::Table::new(&[], ""))?;
-    }
-    Err(error).or_exit(
+        })
+        .collect();
+    let failure = Err::<(), _>(error).or_exit(
         Exit::Failed,
         "the update stopped before its end; what had begun is in the journal, and fleet recover goes on with it",
-    )
+    );
+    let answer = Answer::list("updates", &rows, Shown::Text(String::new()))?;
+    Ok(match failure {
+        Err(failure) => answer.but(&failure),
+        Ok(()) => answer,
+    })
 }
 
-/// Prints reports.
-pub(super) fn print(context: &Context, reports: &[UpdateReport]) -> Outcome<()> {
-    if context.out.format() == crate::cli::Format::Table {
-        return reports
-            .iter()
-            .try_for_each(|report| context.out.text(&text(report)));
-    }
+/// Reports as an answer.
+pub(super) fn answer(reports: &[UpdateReport]) -> Outcome<Answer> {
     let rows: Vec<_> = reports.iter().map(UpdateRow::from).collect();
-    context
-        .out
-        .list("updates", &rows, || crate::output::Table::new(&[], ""))
+    let texts: Vec<_> = reports.iter().map(text).collect();
+    let answer = Answer::list("updates", &rows, Shown::Text(texts.join("\n")))?;
+    Ok(answer.ends(exit_of(reports)))
 }
 
 /// The exit code of several updates.
-pub(super) fn exit_of(reports: &[UpdateReport]) -> Exit {
+fn exit_of(reports: &[UpdateReport]) -> Exit {
     reports.iter().map(exit).fold(Exit::Done, Exit::worst)
 }
 

@@ -20,6 +20,10 @@ pub(crate) struct FileConfig {
     pub(crate) log: LogConfig,
     /// Snapshots of volumes.
     pub(crate) snapshots: SnapshotConfig,
+    /// When the daemon asks the registries.
+    pub(crate) poll: PollConfig,
+    /// The daemon, `fleet serve`.
+    pub(crate) daemon: DaemonConfig,
     /// Registries by host and port, for instance [registries."ghcr.io"].
     pub(crate) registries: BTreeMap<String, RegistryConfig>,
     /// Which images may be started.
@@ -91,6 +95,47 @@ pub(crate) struct SnapshotConfig {
 impl Default for SnapshotConfig {
     fn default() -> Self {
         Self { keep: 3, dir: None }
+    }
+}
+
+/// When the daemon asks the registries, and what it makes of a new release.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct PollConfig {
+    /// Channels that are not named below: an interval of at least 10s such as 30m, or cron:EXPR in UTC.
+    pub(crate) others: String,
+    /// How long a release must have been the newest before it is rolled out.
+    pub(crate) quiet_period: String,
+    /// Channels by name, each with an interval or cron:EXPR.
+    pub(crate) channels: BTreeMap<String, String>,
+}
+
+impl Default for PollConfig {
+    fn default() -> Self {
+        let channels = [("canary", "5m"), ("staging", "15m"), ("stable", "30m")];
+        Self {
+            others: "30m".to_owned(),
+            quiet_period: "5m".to_owned(),
+            channels: channels
+                .map(|(name, every)| (name.to_owned(), every.to_owned()))
+                .into(),
+        }
+    }
+}
+
+/// The daemon.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct DaemonConfig {
+    /// How long it goes on at its end with updates whose instances are out of service. Give systemd's TimeoutStopSec more.
+    pub(crate) stop_timeout: String,
+}
+
+impl Default for DaemonConfig {
+    fn default() -> Self {
+        Self {
+            stop_timeout: "60s".to_owned(),
+        }
     }
 }
 

@@ -7,8 +7,14 @@ mod trust;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use config::{Config, File, FileFormat, Map, Value, ValueKind};
+
+use fleet_core::detect::PollSchedules;
+use fleet_core::model::Channel;
+use fleet_core::model::labels::parse_duration;
+use fleet_core::plan::rollout::SupersedePolicy;
 
 pub(crate) use file::{FileConfig, LogFormat, RegistryConfig};
 
@@ -110,6 +116,12 @@ fn environment(variables: &BTreeMap<String, String>) -> Outcome<BTreeMap<String,
 }
 
 fn matches(pattern: &str, key: &str) -> bool {
+    if let Some(section) = pattern.strip_suffix(".*") {
+        return key
+            .strip_prefix(section)
+            .and_then(|rest| rest.strip_prefix('.'))
+            .is_some_and(|name| !name.is_empty());
+    }
     match pattern.split_once(".*.") {
         // A registry's name may itself have dots.
         Some((section, field)) => key
@@ -166,7 +178,52 @@ impl config::Source for Variable {
     }
 }
 
+impl FileConfig {
+    /// When each channel is asked.
+    ///
+    /// # Errors
+    /// A text that is no schedule.
+    pub(crate) fn schedules(&self) -> Outcome<PollSchedules> {
+        let mut schedules = PollSchedules::default();
+        let others = self.poll.others.parse();
+        schedules.set_others(others.or_exit(Exit::Usage, "poll.others")?);
+        for (name, text) in &self.poll.channels {
+            let schedule = text
+                .parse()
+                .or_exit(Exit::Usage, format!("poll.channels.{name}"))?;
+            schedules.set(Channel(name.clone()), schedule);
+        }
+        Ok(schedules)
+    }
+
+    /// What a newer release means for what is going on.
+    ///
+    /// # Errors
+    /// A text that is no duration.
+    pub(crate) fn supersede(&self) -> Outcome<SupersedePolicy> {
+        Ok(SupersedePolicy {
+            quiet_period: duration("poll.quiet_period", &self.poll.quiet_period)?,
+            ..SupersedePolicy::default()
+        })
+    }
+
+    /// How long the daemon goes on at its end.
+    ///
+    /// # Errors
+    /// A text that is no duration.
+    pub(crate) fn stop_timeout(&self) -> Outcome<Duration> {
+        duration("daemon.stop_timeout", &self.daemon.stop_timeout)
+    }
+}
+
+fn duration(key: &str, text: &str) -> Outcome<Duration> {
+    parse_duration(text).map_err(|error| Failure::new(Exit::Usage, format!("{key}: {error}")))
+}
+
 fn validate(config: &FileConfig) -> Outcome<()> {
+    config.schedules()?;
+    config.supersede()?;
+    config.stop_timeout()?;
     if config.snapshots.keep == 0 {
         return Err(Failure::new(
             Exit::Usage,
@@ -225,6 +282,22 @@ mod tests {
     }
 
     #[test]
+    fn one_channel_can_be_set_and_the_others_keep_their_intervals() {
+        let environment = environment(&variables(&[("FLEET_POLL__CHANNELS__MINE", "1h")])).unwrap();
+        let config = layer("[poll.channels]\ncanary = \"10s\"\n", &environment).unwrap();
+        let schedules = config.schedules().unwrap();
+        for (channel, every) in [
+            ("canary", "10s"),
+            ("mine", "3600s"),
+            ("staging", "900s"),
+            ("stable", "1800s"),
+        ] {
+            let schedule = schedules.of(&Channel(channel.to_owned()));
+            assert_eq!(schedule.to_string(), every, "{channel}");
+        }
+    }
+
+    #[test]
     fn an_unknown_variable_is_refused_with_the_nearest() {
         let refused = environment(&variables(&[("FLEET_SNAPSHOTS__KEPT", "7")])).unwrap_err();
         assert_eq!(
@@ -241,6 +314,10 @@ mod tests {
             "label_prefix = \"fleet\"",
             "[snapshots]\nkeep = 0",
             "[registries.x]\npassword = \"a\"\npassword_file = \"b\"",
+            "[poll]\nothers = \"now and then\"",
+            "[poll]\nquiet_period = \"5\"",
+            "[poll.channels]\ncanary = \"1s\"",
+            "[daemon]\nstop_timeout = \"soon\"",
         ] {
             let config = layer(text, &BTreeMap::new()).unwrap();
             assert!(validate(&config).is_err(), "{text}");

@@ -12,11 +12,12 @@ use serde_json::{Value, json};
 pub(crate) use progress::Ui;
 pub(crate) use table::{Table, bytes, dash, duration};
 
+use crate::answer::{Answer, Shown};
 use crate::cli::{ColorWhen, Format};
 use crate::exit::{Exit, Failure, Outcome};
 
 /// Version of the JSON on standard output.
-const SCHEMA: u32 = 1;
+pub(crate) const SCHEMA: u32 = 1;
 
 /// Prints data.
 #[derive(Debug, Clone)]
@@ -74,6 +75,25 @@ impl Out {
             Format::Table => self.text(&text()),
             Format::Json => self.document(name, &serde_json::to_value(object)?),
             Format::Ndjson => self.line(object),
+        }
+    }
+
+    /// Prints an answer; returns how the command ends.
+    ///
+    /// # Errors
+    /// Standard output cannot be written, or something went wrong although there is an answer.
+    pub(crate) fn answer(&self, answer: Answer) -> Outcome {
+        match self.format {
+            Format::Table => self.text(&match answer.shown {
+                Shown::Text(text) => text,
+                Shown::Table(table) => table.render(self.color),
+            })?,
+            Format::Json => self.document(&answer.name, &answer.value)?,
+            Format::Ndjson => answer.lines.iter().try_for_each(|line| self.line(line))?,
+        }
+        match answer.wrong {
+            None => Ok(answer.exit),
+            Some(wrong) => Err(Failure::new(answer.exit, wrong)),
         }
     }
 

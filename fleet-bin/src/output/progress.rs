@@ -8,6 +8,8 @@ use std::time::Duration;
 use fleet_core::ports::{Progress, ProgressSink};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::call::Said;
+
 /// Where bars are drawn. Clones share the place.
 #[derive(Debug, Clone)]
 pub(crate) struct Ui {
@@ -71,21 +73,22 @@ impl Sink {
     }
 }
 
-impl ProgressSink for Sink {
-    fn report(&self, progress: Progress) {
-        match progress {
-            Progress::Step { instance, step } => {
+impl Sink {
+    /// Shows where something stands.
+    pub(crate) fn show(&self, said: Said) {
+        match said {
+            Said::Step { instance, step } => {
                 self.count(false);
                 self.bar.set_prefix(instance);
                 self.bar.set_message(step);
             }
-            Progress::Bytes { what, done, total } => {
+            Said::Bytes { what, done, total } => {
                 self.count(total > 0);
                 self.bar.set_message(what);
                 self.bar.set_length(total);
                 self.bar.set_position(done);
             }
-            Progress::Probe { passes, reason } => {
+            Said::Probe { passes, reason } => {
                 self.count(false);
                 self.bar.set_message(match reason {
                     Some(reason) => format!("waiting for health: {reason}"),
@@ -93,6 +96,12 @@ impl ProgressSink for Sink {
                 });
             }
         }
+    }
+}
+
+impl ProgressSink for Sink {
+    fn report(&self, progress: Progress) {
+        self.show(progress.into());
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use comfy_table::{Cell, Color, ContentArrangement, presets};
+use serde::{Deserialize, Serialize};
 
 use super::style;
 
@@ -10,20 +11,20 @@ use super::style;
 const NARROW: u16 = 40;
 
 /// A table: a head and rows of text.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Table {
-    head: Vec<&'static str>,
+    head: Vec<String>,
     rows: Vec<Vec<String>>,
-    empty: &'static str,
+    empty: String,
 }
 
 impl Table {
     /// A table without rows; `empty` is what is printed as long as there are none.
-    pub(crate) fn new(head: &[&'static str], empty: &'static str) -> Self {
+    pub(crate) fn new(head: &[&str], empty: &str) -> Self {
         Self {
-            head: head.to_vec(),
+            head: head.iter().map(|name| (*name).to_owned()).collect(),
             rows: Vec::new(),
-            empty,
+            empty: empty.to_owned(),
         }
     }
 
@@ -35,7 +36,7 @@ impl Table {
     /// The whole as text.
     pub(crate) fn render(self, color: bool) -> String {
         if self.rows.is_empty() {
-            return self.empty.to_owned();
+            return self.empty;
         }
         let mut table = comfy_table::Table::new();
         table.load_style(presets::NOTHING);

@@ -203,6 +203,11 @@ impl Poller {
         }
     }
 
+    /// The look at a channel could not be taken, and nothing was asked: it is due again at once.
+    pub fn take_back(&mut self, channel: &Channel) {
+        self.channels.remove(channel);
+    }
+
     /// When the first of these channels is due: `now` if one is already, none if there are none or all are under way.
     pub fn next_due<'a>(
         &self,
@@ -312,6 +317,15 @@ mod tests {
         assert_eq!(poller.next_due([&canary], at("18:00:00")), None);
         poller.end(&canary);
         assert!(poller.is_due(&canary, at("18:00:00")));
+    }
+
+    #[test]
+    fn a_look_that_could_not_be_taken_is_due_again() {
+        let mut poller = Poller::new(PollSchedules::default());
+        let canary = channel("canary");
+        poller.begin(&canary, at("12:00:00"), 0.0);
+        poller.take_back(&canary);
+        assert!(poller.is_due(&canary, at("12:00:00")));
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Fleet, FleetError, Managed, Survey, UpdateRequest};
 use crate::ids::{ContainerId, ImageId, InstanceId, SnapshotId, UpdateId};
 use crate::image::{Digest, ImageRef};
@@ -336,7 +338,8 @@ impl Fleet {
 }
 
 /// What a person names as the target of an update.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum Target {
     /// A reference.
     Reference(ImageRef),
@@ -351,6 +354,23 @@ impl std::str::FromStr for Target {
         match ImageId::new(text) {
             Ok(id) => Ok(Self::Local(id)),
             Err(_) => text.parse().map(Self::Reference),
+        }
+    }
+}
+
+impl TryFrom<String> for Target {
+    type Error = crate::image::ImageError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Target> for String {
+    fn from(target: Target) -> Self {
+        match target {
+            Target::Reference(image) => image.to_string(),
+            Target::Local(id) => id.to_string(),
         }
     }
 }

@@ -6,6 +6,7 @@ use super::{Fleet, FleetError};
 use crate::detect::{self, Finding, Known, Subject};
 use crate::ids::{HostId, InstanceId};
 use crate::image::Digest;
+use crate::model::Channel;
 use crate::ports::Availability;
 use crate::record::{EventKind, NewEvent};
 use crate::update::Outcome;
@@ -20,11 +21,20 @@ impl Fleet {
     /// # Errors
     /// The engine or the store cannot be asked. A registry that fails is no error but [`detect::Verdict::Unknown`].
     pub async fn check(&self, actor: &str) -> Result<Vec<Finding>, FleetError> {
+        self.check_those(actor, &|_| true).await
+    }
+
+    /// The same for the instances of some channels only.
+    pub(super) async fn check_those(
+        &self,
+        actor: &str,
+        is_asked: &(dyn Fn(&Channel) -> bool + Sync),
+    ) -> Result<Vec<Finding>, FleetError> {
         let survey = self.survey().await?;
         let host = HostId::local();
         let followed = survey
-            .managed()
-            .filter(|managed| managed.settings.restricted_by.is_none());
+            .followed()
+            .filter(|managed| is_asked(&managed.settings.channel));
         let subjects: Vec<Subject> = followed
             .filter_map(|managed| Subject::new(&host, managed.container, managed.settings))
             .collect();

@@ -21,6 +21,9 @@ pub enum FleetError {
     /// The instance needs no person.
     #[error("instance {0} needs no decision: no update of it is frozen")]
     NotFrozen(String),
+    /// Another task of this process works on the instance.
+    #[error("something else works on instance {0}; try again when it has ended")]
+    Busy(String),
     /// It cannot be done now or as it is.
     #[error("{reason}; {remedy}")]
     Refused {

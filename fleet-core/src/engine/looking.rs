@@ -72,6 +72,12 @@ impl Survey {
         })
     }
 
+    /// Instances for which releases are looked for.
+    pub(super) fn followed(&self) -> impl Iterator<Item = Managed<'_>> {
+        self.managed()
+            .filter(|managed| managed.settings.restricted_by.is_none())
+    }
+
     /// A workload by name, managed or not.
     #[must_use]
     pub fn workload(&self, name: &str) -> Option<Managed<'_>> {

@@ -7,9 +7,11 @@ pub mod rollout;
 
 mod admit;
 mod check;
+mod daemon;
 mod error;
 mod explain;
 mod instances;
+mod live;
 mod looking;
 mod recovery;
 mod resolve;
@@ -25,13 +27,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use admit::{Admission, Target};
+pub use daemon::{Daemon, DaemonState, Listener, TURN};
 pub use error::FleetError;
 pub use explain::{Explanation, Provenance};
 pub use instances::{InstanceState, InstanceView};
 pub use looking::{Managed, Survey};
 pub use recovery::{Recovery, RecoveryOutcome};
 pub use resolve::{Frozen, Keep};
-pub use tick::{Tick, Ticked};
+pub use tick::{Offer, Tick, Ticked, Waiting};
 pub use update::UpdateRequest;
 pub use updater::FleetUpdater;
 
@@ -100,19 +103,35 @@ impl Default for FleetOptions {
 pub struct Fleet {
     ports: FleetPorts,
     options: FleetOptions,
+    live: live::Live,
 }
 
 impl Fleet {
     /// A fleet over these ports.
     #[must_use]
     pub fn new(ports: FleetPorts, options: FleetOptions) -> Self {
-        Self { ports, options }
+        Self {
+            ports,
+            options,
+            live: live::Live::default(),
+        }
     }
 
     /// The ports.
     #[must_use]
     pub fn ports(&self) -> &FleetPorts {
         &self.ports
+    }
+
+    /// Asks all work of this fleet to stop: nothing begins any more, and each update under way stops between two steps,
+    /// but not while its instance is out of service. What stops stays in the journal; the next recovery goes on with it.
+    pub fn stop(&self) {
+        self.live.stop();
+    }
+
+    /// Waits until no update and no work on volumes is under way in this process.
+    pub async fn idle(&self) {
+        self.live.idle().await;
     }
 
     /// The options.

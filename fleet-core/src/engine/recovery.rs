@@ -44,7 +44,8 @@ impl Recovery {
 
 impl Fleet {
     /// Goes on with every open update: first decides from journal and observation, then executes. One that fails does
-    /// not keep the others from being finished. Running it twice gives the same as once.
+    /// not keep the others from being finished. Running it twice gives the same as once. What another task of this
+    /// process works on is left to that task.
     ///
     /// `told` hears each verdict before it is executed.
     ///
@@ -57,9 +58,23 @@ impl Fleet {
     ) -> Result<Vec<Recovery>, FleetError> {
         let mut recoveries = Vec::new();
         for update in self.ports.update.journal.load_open().await? {
-            recoveries.push(self.recover_one(update, progress, told).await);
+            if self.live.is_stopping() {
+                break;
+            }
+            let Some(_claim) = self.live.claim(&update.plan) else {
+                continue;
+            };
+            // Whoever had it until now may have brought it further.
+            if self.is_as_read(&update).await? {
+                recoveries.push(self.recover_one(update, progress, told).await);
+            }
         }
         Ok(recoveries)
+    }
+
+    async fn is_as_read(&self, read: &StoredUpdate) -> Result<bool, FleetError> {
+        let now = self.ports.update.journal.load(&read.plan.id).await?;
+        Ok(now.is_some_and(|now| now.entries.len() == read.entries.len()))
     }
 
     async fn recover_one(
@@ -128,8 +143,10 @@ impl Fleet {
         state: UpdateState,
         progress: &dyn ProgressSink,
     ) -> Result<UpdateState, FleetError> {
-        let executor =
-            Executor::new(&self.ports.update, progress).engine_wait(self.options.engine_wait);
+        let stopping = || self.live.is_stopping();
+        let executor = Executor::new(&self.ports.update, progress)
+            .engine_wait(self.options.engine_wait)
+            .stop_when(&stopping);
         Ok(executor.run(state).await?)
     }
 

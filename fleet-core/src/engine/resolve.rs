@@ -71,6 +71,9 @@ impl Fleet {
     ) -> Result<UpdateReport, FleetError> {
         let frozen = self.frozen(name).await?;
         let mut state = frozen.state;
+        let Some(_claim) = self.live.claim(&state.plan) else {
+            return Err(Self::busy(name));
+        };
         if keep == Keep::New
             && frozen
                 .seen

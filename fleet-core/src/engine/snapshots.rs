@@ -22,6 +22,9 @@ impl Fleet {
             .workload(name)
             .ok_or_else(|| Self::unknown(&survey, name))?;
         let instance = managed.id()?;
+        let Some(_claim) = self.live.claim_instance(&instance) else {
+            return Err(Self::busy(name));
+        };
         let volumes = self.local_volumes(managed.container).await?;
         let consistency = if managed.container.is_up() {
             Consistency::Hot
@@ -50,6 +53,9 @@ impl Fleet {
             .get(id)
             .await?
             .ok_or(FleetError::UnknownSnapshot(*id))?;
+        let Some(_claim) = self.live.claim_instance(&info.instance) else {
+            return Err(Self::busy(&info.instance));
+        };
         store.verify(id).await?;
         let mut volumes = Vec::new();
         for volume in &info.volumes {
@@ -130,6 +136,10 @@ impl Fleet {
             removed.push(info.clone());
         }
         Ok(removed)
+    }
+
+    pub(super) fn busy(instance: impl std::fmt::Display) -> FleetError {
+        FleetError::Busy(instance.to_string())
     }
 
     async fn is_needed(&self, id: &SnapshotId) -> Result<bool, FleetError> {

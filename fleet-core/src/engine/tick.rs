@@ -9,8 +9,9 @@ use super::rollout::{Detected, Orchestrator, StartRequest, Started};
 use super::{Fleet, FleetError, Recovery, Target};
 use crate::detect::Finding;
 use crate::ids::RolloutId;
-use crate::image::{Digest, ImageRef, PinnedImage};
-use crate::plan::rollout::SupersedePolicy;
+use crate::image::{ImageRef, PinnedImage};
+use crate::model::Channel;
+use crate::plan::rollout::{Decision, SupersedePolicy};
 use crate::plan::strategy::StrategySpec;
 use crate::ports::{Availability, ProgressSink, StoredUpdate};
 use crate::time::Timestamp;
@@ -47,23 +48,52 @@ pub struct Ticked {
     pub findings: Vec<Finding>,
     /// Rollouts that were opened.
     pub opened: Vec<RolloutId>,
-    /// Releases for which none was opened now, and why.
-    pub waiting: Vec<(ImageRef, String)>,
+    /// Releases for which none was opened now.
+    pub waiting: Vec<Waiting>,
+}
+
+/// A release that is offered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// The release.
+    pub release: PinnedImage,
+    /// When fleet saw it first.
+    pub first_seen: Timestamp,
+}
+
+/// A release for which no rollout was opened now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// The release.
+    pub offer: Offer,
+    /// Why, for people.
+    pub why: String,
+    /// From when on it is worth another try without asking a registry; none: not before it is found again.
+    pub again_at: Option<Timestamp>,
+}
+
+/// What detection and planning did.
+#[derive(Debug, Default)]
+pub(super) struct Looked {
+    pub(super) findings: Vec<Finding>,
+    pub(super) opened: Vec<RolloutId>,
+    pub(super) waiting: Vec<Waiting>,
 }
 
 impl Fleet {
     /// Recovers, asks what is new, opens rollouts for what is offered, and brings all rollouts as far as they may go
-    /// now.
+    /// now. One whole cycle; [`super::Daemon`] takes the same stages each at its own time.
     ///
     /// # Errors
     /// The engine or a store failed. What had begun is in the journal; the next tick goes on.
     pub async fn tick(&self, tick: &Tick<'_>) -> Result<Ticked, FleetError> {
         // Before anything new: what a dead process left.
         let recoveries = self.recover(tick.progress, tick.told).await?;
-        // 1. detect
-        let findings = self.check(tick.actor).await?;
-        // 2. plan
-        let (opened, waiting) = self.open_rollouts(tick, &findings).await?;
+        let Looked {
+            findings,
+            opened,
+            waiting,
+        } = self.look(tick, &|_| true).await?;
         // 3. update, and 4. record: each change is written with its events.
         tick.orchestrator.run_due().await?;
         // 5. notify: messages follow from the events.
@@ -73,6 +103,19 @@ impl Fleet {
             opened,
             waiting,
         })
+    }
+
+    /// The stages before an update, for the channels that are due.
+    pub(super) async fn look(
+        &self,
+        tick: &Tick<'_>,
+        is_due: &(dyn Fn(&Channel) -> bool + Sync),
+    ) -> Result<Looked, FleetError> {
+        // 1. detect
+        let findings = self.check_those(tick.actor, is_due).await?;
+        // 2. plan
+        let looked = self.open_rollouts(tick, offers(&findings)).await?;
+        Ok(Looked { findings, ..looked })
     }
 
     /// Releases that the last check offered to an instance.
@@ -121,32 +164,47 @@ impl Fleet {
     }
 
     /// One rollout for each release that is offered, if it is its time.
-    async fn open_rollouts(
+    pub(super) async fn open_rollouts(
         &self,
         tick: &Tick<'_>,
-        findings: &[Finding],
-    ) -> Result<(Vec<RolloutId>, Vec<(ImageRef, String)>), FleetError> {
+        offers: Vec<Offer>,
+    ) -> Result<Looked, FleetError> {
         let strategy = self.default_strategy().await?;
-        let (mut opened, mut waiting) = (Vec::new(), Vec::new());
-        for ((image, digest), first_seen) in offered(findings) {
+        let mut looked = Looked::default();
+        for offer in offers {
             let request = StartRequest {
-                released_at: Some(first_seen),
+                released_at: Some(offer.first_seen),
                 strategy: strategy.clone(),
-                ..StartRequest::new(tick.actor, image.pinned(digest))
+                ..StartRequest::new(tick.actor, offer.release.clone())
             };
-            match tick
+            let (why, again_at) = match tick
                 .orchestrator
-                .detected(request, first_seen, tick.supersede)
+                .detected(request, offer.first_seen, tick.supersede)
                 .await
             {
-                Ok(Detected::Started(Started::Opened(plan))) => opened.push(plan.id()),
-                Ok(Detected::Started(Started::NothingToDo(_))) => {}
-                Ok(Detected::Decided(decision)) => waiting.push((image, decision.to_string())),
+                Ok(Detected::Started(Started::Opened(plan))) => {
+                    looked.opened.push(plan.id());
+                    continue;
+                }
+                Ok(Detected::Started(Started::NothingToDo(_))) => continue,
+                Ok(Detected::Decided(decision)) => {
+                    let again_at = match decision {
+                        Decision::WaitUntil(at) => Some(at),
+                        Decision::WaitFor { .. } => Some(offer.first_seen),
+                        _ => None,
+                    };
+                    (decision.to_string(), again_at)
+                }
                 // A release that cannot be planned does not keep the others from being rolled out.
-                Err(error) => waiting.push((image, crate::update::error_chain(&error))),
-            }
+                Err(error) => (crate::update::error_chain(&error), None),
+            };
+            looked.waiting.push(Waiting {
+                offer,
+                why,
+                again_at,
+            });
         }
-        Ok((opened, waiting))
+        Ok(looked)
     }
 
     /// The strategy of rollouts that nobody chose one for: setting `default.strategy`, else rolling.
@@ -164,7 +222,7 @@ impl Fleet {
 }
 
 /// Releases that are offered, each with the instant at which fleet saw it first.
-fn offered(findings: &[Finding]) -> BTreeMap<(ImageRef, Digest), Timestamp> {
+fn offers(findings: &[Finding]) -> Vec<Offer> {
     let mut releases = BTreeMap::new();
     for finding in findings.iter().filter(|finding| finding.is_offered()) {
         if let (Some(image), Some(digest)) = (&finding.image, &finding.digest) {
@@ -174,5 +232,9 @@ fn offered(findings: &[Finding]) -> BTreeMap<(ImageRef, Digest), Timestamp> {
             *first = finding.first_seen.min(*first);
         }
     }
-    releases
+    let offer = |((image, digest), first_seen): ((ImageRef, _), _)| Offer {
+        release: image.pinned(digest),
+        first_seen,
+    };
+    releases.into_iter().map(offer).collect()
 }

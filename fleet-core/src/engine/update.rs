@@ -76,6 +76,22 @@ impl Fleet {
         if let Some((instance, refusal)) = admission.refusals.first() {
             return self.refuse(admission, instance, refusal).await;
         }
+        if self.live.is_stopping() {
+            let refusal = Refusal::for_now("stopping", "fleet is stopping", "try it again");
+            return self
+                .refuse(admission, &admission.plan.primary().instance, &refusal)
+                .await;
+        }
+        let Some(_claim) = self.live.claim(&admission.plan) else {
+            let refusal = Refusal::for_now(
+                "busy",
+                "something else works on the instance",
+                "try it again when it has ended",
+            );
+            return self
+                .refuse(admission, &admission.plan.primary().instance, &refusal)
+                .await;
+        };
         if request.retry {
             for member in &admission.plan.members {
                 if let Some(target) = &member.target {

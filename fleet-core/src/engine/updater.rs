@@ -1,10 +1,12 @@
 //! The façade as the updater of rollouts: one order is one journalled update.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::FutureExt as _;
 
 use super::admit::Targets;
 use super::instances::{deployed_digest, image_digest};
@@ -190,8 +192,8 @@ impl FleetUpdater {
         self.fleet.ports.update.clock.now()
     }
 
-    /// Waits for an engine that went away, and has recovery finish what was open.
-    async fn after_engine_loss(&self, order: &UpdateOrder) -> UpdateEnd {
+    /// Has recovery finish an update that stopped on the way, as soon as it can.
+    async fn after_a_stop(&self, order: &UpdateOrder, why: &str) -> UpdateEnd {
         for _ in 0..ENGINE_TRIES {
             match self.fleet.recover(self.progress.as_ref(), &|_, _| {}).await {
                 Ok(_) => match self.happened(&order.id).await {
@@ -211,7 +213,7 @@ impl FleetUpdater {
         UpdateEnd::Unsuccessful {
             how: Ending::NeedsOperator,
             kind: FailureKind::Infrastructure,
-            why: "the engine stayed away".to_owned(),
+            why: why.to_owned(),
         }
     }
 
@@ -364,19 +366,27 @@ impl Known {
 #[async_trait]
 impl Updater for FleetUpdater {
     async fn update_instance(&self, order: &UpdateOrder) -> UpdateEnd {
-        match self.carry_out(order).await {
-            Ok(end) => end,
-            Err(FleetError::Saga(SagaError::EngineAway { .. })) => {
-                self.after_engine_loss(order).await
+        let carried_out = AssertUnwindSafe(self.carry_out(order)).catch_unwind().await;
+        match carried_out {
+            // The other updates of the rollout go on; recovery looks at what is there, as after a crash.
+            Err(_) => {
+                self.after_a_stop(order, "the update stopped by a defect in fleet")
+                    .await
             }
+            Ok(Ok(end)) => end,
+            Ok(Err(FleetError::Saga(SagaError::EngineAway { .. }))) => {
+                self.after_a_stop(order, "the engine stayed away").await
+            }
+            // The process is about to end: the next one reads in the journal how far this came.
+            Ok(Err(FleetError::Saga(SagaError::Stopped { .. }))) => std::future::pending().await,
             // The outcome stands; only the clean-up is left to the next recovery.
-            Err(FleetError::Saga(SagaError::CleanUp { reason })) => {
+            Ok(Err(FleetError::Saga(SagaError::CleanUp { reason }))) => {
                 match self.happened(&order.id).await {
                     Ok(Happened::Ended(end)) => end,
                     _ => infrastructure(reason),
                 }
             }
-            Err(error) => infrastructure(crate::update::error_chain(&error)),
+            Ok(Err(error)) => infrastructure(crate::update::error_chain(&error)),
         }
     }
 

@@ -214,6 +214,17 @@ impl UpdateState {
         })
     }
 
+    /// Whether no container of an instance is sure to serve, or to come up after a reboot: from the disarming of the old
+    /// one until the new one, or on the way back the old one, is armed and well.
+    #[must_use]
+    pub fn out_of_service(&self) -> bool {
+        let ends = match self.direction {
+            Direction::Forward => Step::Arm,
+            Direction::Back => Step::GateOld,
+        };
+        self.outcome.is_none() && self.any_started(Step::Disarm) && !self.all_done(ends)
+    }
+
     /// Whether any member began this step.
     #[must_use]
     pub fn any_started(&self, step: Step) -> bool {

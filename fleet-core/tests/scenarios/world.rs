@@ -435,9 +435,10 @@ impl World {
 
 fn daemon(orchestrator: Arc<Orchestrator>) -> Daemon {
     Box::pin(async move {
+        let mut woken = orchestrator.woken();
         loop {
             orchestrator.run_due().await.unwrap();
-            orchestrator.idle(TICK).await;
+            orchestrator.idle(&mut woken, TICK).await;
         }
     })
 }

@@ -22,7 +22,7 @@ mod updater;
 mod view;
 
 pub use error::{RolloutError, StartError};
-pub use orchestrator::{Command, Orchestrator};
+pub use orchestrator::{Command, Orchestrator, Woken};
 pub use run::{Outlook, Waited};
 pub use start::{Detected, StartRequest, Started};
 pub use updater::{

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use super::error::RolloutError;
 use super::facts;
@@ -60,8 +60,31 @@ pub struct Orchestrator {
     // settings
     pub(super) strategies: StrategyRegistry,
     // state
-    pub(super) wake: Notify,
+    pub(super) wakes: watch::Sender<Wakes>,
     pub(super) in_flight: InFlight,
+}
+
+/// What everybody who waits in an orchestrator hears of.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Wakes {
+    /// How often something was changed that is worth a look.
+    count: u64,
+    /// Nothing new begins.
+    pub(super) draining: bool,
+}
+
+/// Hears of every change since it was made: none is lost between two waits.
+#[derive(Debug)]
+pub struct Woken(watch::Receiver<Wakes>);
+
+impl Woken {
+    /// Waits for the next change.
+    pub async fn next(&mut self) {
+        if self.0.changed().await.is_err() {
+            // The orchestrator is gone, and with it everything that could change.
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 impl fmt::Debug for Orchestrator {
@@ -88,7 +111,7 @@ impl Orchestrator {
             clock,
             entropy,
             strategies,
-            wake: Notify::new(),
+            wakes: watch::Sender::new(Wakes::default()),
             in_flight: InFlight::default(),
         }
     }
@@ -108,7 +131,7 @@ impl Orchestrator {
                 Ok(vec![self.event_of(stored, command, actor)?])
             })
             .await?;
-        self.wake.notify_one();
+        self.wake();
         Ok(changed)
     }
 
@@ -131,15 +154,26 @@ impl Orchestrator {
         Ok(self.store.list(limit).await?)
     }
 
-    /// Makes a running [`Orchestrator::run_due`] look at once, for instance because the fleet's settings changed.
+    /// Makes everybody who waits look at once, for instance because the fleet's settings changed.
     pub fn wake(&self) {
-        self.wake.notify_one();
+        self.wakes.send_modify(|wakes| wakes.count += 1);
     }
 
-    /// Waits until somebody wakes it, at most so long: what a daemon does between two calls of
+    /// Begins nothing any more; what is in flight goes on. For a process that is about to end.
+    pub fn drain(&self) {
+        self.wakes.send_modify(|wakes| wakes.draining = true);
+    }
+
+    /// Hears of every change from now on.
+    #[must_use]
+    pub fn woken(&self) -> Woken {
+        Woken(self.wakes.subscribe())
+    }
+
+    /// Waits until `woken` hears of a change, at most so long: what a daemon does between two calls of
     /// [`Orchestrator::run_due`]. Half a minute is a good limit; a hint that gets lost costs no more than that.
-    pub async fn idle(&self, at_most: std::time::Duration) {
-        futures::future::select(self.clock.sleep(at_most), Box::pin(self.wake.notified())).await;
+    pub async fn idle(&self, woken: &mut Woken, at_most: std::time::Duration) {
+        futures::future::select(self.clock.sleep(at_most), Box::pin(woken.next())).await;
     }
 
     fn event_of(

@@ -8,7 +8,7 @@ use futures::stream::{FuturesUnordered, StreamExt as _};
 
 use super::error::RolloutError;
 use super::orchestrator::{Noted, Orchestrator};
-use super::pass::conflict;
+use super::pass::{Pass, conflict};
 use super::updater::UpdateOrder;
 use crate::ids::{RolloutId, UpdateId};
 use crate::plan::rollout::{Follow, MemberState, Phase, UpdateEnd, WavePhase, admit};
@@ -66,8 +66,20 @@ impl Orchestrator {
     pub async fn run_due(&self) -> Result<(), RolloutError> {
         let mut in_flight: FuturesUnordered<BoxFuture<'static, Done>> = FuturesUnordered::new();
         let mut noted: HashMap<UpdateId, Noted<'_>> = HashMap::new();
+        let mut woken = self.woken();
         loop {
-            let pass = self.pass().await?;
+            let pass = match self.pass_unless_draining().await {
+                Ok(pass) => pass,
+                Err(error) if in_flight.is_empty() => return Err(error),
+                // An engine or a store that is away for a moment is no reason to drop what is in flight.
+                Err(error) => {
+                    tracing::warn!(
+                        error = crate::update::error_chain(&error),
+                        "no look at the rollouts"
+                    );
+                    Pass::default()
+                }
+            };
             for (place, order, note) in pass.orders {
                 noted.insert(order.id, note);
                 in_flight.push(self.begin_update(place, order));
@@ -79,12 +91,20 @@ impl Orchestrator {
                 return Ok(());
             }
             let timer = self.clock.sleep(LOOK_EVERY);
-            let look_again = select(timer, Box::pin(self.wake.notified()));
+            let look_again = select(timer, Box::pin(woken.next()));
             if let Either::Left((Some(done), _)) = select(in_flight.next(), look_again).await {
                 self.record(&done).await?;
                 noted.remove(&done.update);
+                self.wake();
             }
         }
+    }
+
+    async fn pass_unless_draining(&self) -> Result<Pass<'_>, RolloutError> {
+        if self.wakes.borrow().draining {
+            return Ok(Pass::default());
+        }
+        self.pass().await
     }
 
     /// Runs what is due until a rollout is over, or until nothing of it may start now. Pauses between waves are waited
@@ -93,13 +113,14 @@ impl Orchestrator {
     /// # Errors
     /// As [`Orchestrator::run_due`], and if there is no such rollout.
     pub async fn wait(&self, id: &RolloutId) -> Result<Waited, RolloutError> {
+        let mut woken = self.woken();
         loop {
             self.run_due().await?;
             let rollout = self.load(id).await?;
             match self.outlook(&rollout).await? {
                 Outlook::Soon(at) => {
                     let rest = at.since(self.clock.now()).min(LOOK_EVERY);
-                    select(self.clock.sleep(rest), Box::pin(self.wake.notified())).await;
+                    self.idle(&mut woken, rest).await;
                 }
                 outlook => return Ok(Waited { rollout, outlook }),
             }

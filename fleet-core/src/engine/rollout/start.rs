@@ -298,7 +298,7 @@ impl Orchestrator {
         let replaces = overlapping.iter().map(|other| other.plan.id()).collect();
         self.keep_new(plan.clone(), replaces, replaced_in_a_row)
             .await?;
-        self.wake.notify_one();
+        self.wake();
         Ok(Started::Opened(Box::new(plan)))
     }
 

@@ -285,11 +285,12 @@ fn commands_and_passes_at_the_same_time_lose_nothing() {
             }
         };
         let passes = async {
+            let mut woken = process.woken();
             while !world.phase(&id).await.is_terminal() {
                 futures::future::try_join(process.run_due(), process.run_due())
                     .await
                     .unwrap();
-                process.idle(Duration::from_secs(3)).await;
+                process.idle(&mut woken, Duration::from_secs(3)).await;
             }
         };
         futures::future::join(commands, passes).await;

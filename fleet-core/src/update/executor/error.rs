@@ -29,6 +29,14 @@ pub enum SagaError {
         /// What failed.
         reason: String,
     },
+    /// The process is to end; the update stopped between two steps.
+    #[error(
+        "fleet was told to stop before step {before}; the next start, or `fleet recover`, goes on"
+    )]
+    Stopped {
+        /// The step that was not begun.
+        before: super::Step,
+    },
     /// A crash point asked for it (tests only).
     #[error("died at crash point {0}")]
     Crashed(String),

@@ -44,6 +44,7 @@ pub struct Executor<'a> {
     ports: &'a UpdatePorts,
     progress: &'a dyn ProgressSink,
     engine_wait: Duration,
+    stopping: &'a (dyn Fn() -> bool + Sync),
 }
 
 impl fmt::Debug for Executor<'_> {
@@ -62,6 +63,7 @@ impl<'a> Executor<'a> {
             ports,
             progress,
             engine_wait: ENGINE_WAIT,
+            stopping: &|| false,
         }
     }
 
@@ -69,6 +71,13 @@ impl<'a> Executor<'a> {
     #[must_use]
     pub fn engine_wait(mut self, wait: Duration) -> Self {
         self.engine_wait = wait;
+        self
+    }
+
+    /// Asked before each step whether to stop there. While the instance is out of service the update goes on all the same.
+    #[must_use]
+    pub fn stop_when(mut self, stopping: &'a (dyn Fn() -> bool + Sync)) -> Self {
+        self.stopping = stopping;
         self
     }
 
@@ -85,6 +94,7 @@ impl<'a> Executor<'a> {
             ports: self.ports,
             progress: self.progress,
             engine_wait: self.engine_wait,
+            stopping: self.stopping,
             state,
             watch,
             pending: JournalWrite::default(),
@@ -103,6 +113,7 @@ struct Run<'a> {
     ports: &'a UpdatePorts,
     progress: &'a dyn ProgressSink,
     engine_wait: Duration,
+    stopping: &'a (dyn Fn() -> bool + Sync),
     // state
     state: UpdateState,
     watch: Watch,
@@ -120,6 +131,10 @@ impl Run<'_> {
     async fn drive(&mut self) -> Result<(), SagaError> {
         loop {
             match next(&self.state) {
+                Action::Perform(step, _) if (self.stopping)() && !self.state.out_of_service() => {
+                    self.flush().await?;
+                    return Err(SagaError::Stopped { before: step });
+                }
                 Action::Perform(step, member) => self.perform(step, member).await?,
                 Action::GiveUp => {
                     let reason = format!("gave up after {MAX_MOVES} steps");

@@ -1,0 +1,195 @@
+//! Which channels are asked when.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use async_trait::async_trait;
+use fleet_core::image::{Digest, ImageRef};
+use fleet_core::model::{Platform, Release};
+use fleet_core::ports::PortError;
+use fleet_core::testing::{Fault, FaultPlan, Move};
+
+use super::*;
+
+#[track_caller]
+fn check_gaps(asked: &[f64], shortest: f64, longest: f64) {
+    for pair in asked.windows(2) {
+        let gap = pair[1] - pair[0];
+        assert!((shortest..=longest).contains(&gap), "{gap} s in {asked:?}");
+    }
+}
+
+#[test]
+fn each_channel_is_asked_in_its_own_interval_and_no_other_with_it() {
+    let world = World::new().with_channels(&["canary", "staging", "stable"]);
+    world.beside(world.pass(minutes(120)));
+    let [canary, staging, stable] = ["canary", "staging", "stable"].map(|name| world.asked(name));
+    // A tenth of jitter, and up to half a minute until a turn.
+    check_gaps(&canary, 300.0, 361.0);
+    check_gaps(&staging, 900.0, 1021.0);
+    check_gaps(&stable, 1800.0, 2011.0);
+    assert!((20..=24).contains(&canary.len()), "{canary:?}");
+    assert!((7..=8).contains(&staging.len()), "{staging:?}");
+    assert!(stable.len() == 4, "{stable:?}");
+}
+
+#[test]
+fn what_is_found_waits_for_quiet_and_is_rolled_out_without_another_question() {
+    let world = World {
+        supersede: SupersedePolicy::default(),
+        ..World::new()
+    }
+    .with_channels(&["stable"]);
+    world.beside(async {
+        world.pass(minutes(1)).await;
+        world.publish("stable:1", "2");
+        world
+            .until("a new release", || world.count("update.available") == 1)
+            .await;
+        let found_after = world.host.clock().monotonic();
+        assert!(found_after >= minutes(30));
+        world
+            .until("an update", || world.count("update.committed") == 1)
+            .await;
+        let waited = world.host.clock().monotonic() - found_after;
+        assert!(waited >= minutes(5) && waited <= minutes(7), "{waited:?}");
+    });
+    // The question of the update itself names the digest.
+    let asked = world.asked("stable");
+    assert_eq!(asked.len(), 2, "{asked:?}");
+}
+
+/// A registry that takes an hour for its first answer.
+struct Slow {
+    registry: Arc<dyn ReleaseSource>,
+    clock: ManualClock,
+    questions: Arc<AtomicU32>,
+}
+
+#[async_trait]
+impl ReleaseSource for Slow {
+    async fn digest(&self, image: &ImageRef) -> Result<Digest, PortError> {
+        if self.questions.fetch_add(1, Ordering::Relaxed) == 0 {
+            pass(&self.clock, minutes(60)).await;
+        }
+        self.registry.digest(image).await
+    }
+
+    async fn resolve(&self, image: &ImageRef, platform: &Platform) -> Result<Release, PortError> {
+        self.registry.resolve(image, platform).await
+    }
+
+    async fn tags(&self, image: &ImageRef) -> Result<Vec<String>, PortError> {
+        self.registry.tags(image).await
+    }
+}
+
+#[test]
+fn a_slow_registry_is_asked_once_and_missed_polls_do_not_pile_up() {
+    let mut world = World::new().with_channels(&["canary"]);
+    let questions = Arc::new(AtomicU32::new(0));
+    world.releases = Arc::new(Slow {
+        registry: world.releases.clone(),
+        clock: world.host.clock(),
+        questions: questions.clone(),
+    });
+    world.beside(async {
+        world.pass(minutes(59)).await;
+        assert_eq!(questions.load(Ordering::Relaxed), 1, "it is under way");
+        world.pass(minutes(5)).await;
+        // The one that was due by then, and no other for those that were missed.
+        assert_eq!(questions.load(Ordering::Relaxed), 2);
+    });
+}
+
+#[test]
+fn a_clock_that_is_set_by_days_brings_one_poll_and_no_more() {
+    let world = World::new().with_channels(&["stable"]);
+    world.beside(async {
+        world.pass(minutes(1)).await;
+        for (days, polls) in [(3, 2), (-3, 3)] {
+            world.host.happen(Move::ClockJump {
+                millis: days * 24 * 3_600_000,
+            });
+            world.pass(minutes(20)).await;
+            assert_eq!(world.asked("stable").len(), polls, "{days} days");
+        }
+    });
+}
+
+#[test]
+fn a_channel_that_comes_up_later_is_asked_soon() {
+    let world = World::new();
+    world.beside(async {
+        world.pass(minutes(2)).await;
+        world.host.load(image("late:1"));
+        world.host.run(follower("late", "late"));
+        world.pass(minutes(1)).await;
+        assert_eq!(world.asked("late").len(), 1);
+    });
+}
+
+#[test]
+fn a_registry_that_is_down_changes_nothing_and_is_asked_again() {
+    let world = World::new().with_channels(&["canary"]);
+    let down = FaultPlan {
+        at_op: [(
+            "ask the registry",
+            Fault::Refuse(fleet_core::ports::PortErrorKind::Unreachable),
+        )]
+        .into(),
+        ..FaultPlan::default()
+    };
+    world.publish("canary:1", "2");
+    world.host.set_faults(down);
+    world.beside(async {
+        world.pass(minutes(20)).await;
+        assert_eq!(world.count("update.available"), 0);
+        world.host.set_faults(FaultPlan::default());
+        world
+            .until("an update", || world.count("update.committed") == 1)
+            .await;
+    });
+    let asked = world.asked("canary");
+    assert!((4..=6).contains(&asked.len()), "{asked:?}");
+}
+
+/// A registry whose client has a defect: its first question ends in a panic.
+struct Defective {
+    registry: Arc<dyn ReleaseSource>,
+    questions: AtomicU32,
+}
+
+#[async_trait]
+impl ReleaseSource for Defective {
+    async fn digest(&self, image: &ImageRef) -> Result<Digest, PortError> {
+        assert!(
+            self.questions.fetch_add(1, Ordering::Relaxed) > 0,
+            "a defect"
+        );
+        self.registry.digest(image).await
+    }
+
+    async fn resolve(&self, image: &ImageRef, platform: &Platform) -> Result<Release, PortError> {
+        self.registry.resolve(image, platform).await
+    }
+
+    async fn tags(&self, image: &ImageRef) -> Result<Vec<String>, PortError> {
+        self.registry.tags(image).await
+    }
+}
+
+#[test]
+fn a_defect_ends_one_look_and_not_the_loop() {
+    let mut world = World::new().with_channels(&["canary"]);
+    world.releases = Arc::new(Defective {
+        registry: world.releases.clone(),
+        questions: AtomicU32::new(0),
+    });
+    world.publish("canary:1", "2");
+    world.beside(async {
+        world
+            .until("an update", || world.count("update.committed") == 1)
+            .await;
+    });
+    assert!(world.host.clock().monotonic() >= minutes(5));
+}
