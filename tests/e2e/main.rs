@@ -2,6 +2,7 @@
 
 mod commit;
 mod cutter;
+mod daemon;
 mod demo;
 mod errors;
 mod gate;

@@ -92,6 +92,11 @@ impl Fleet {
         self
     }
 
+    /// Where its commands run.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Its data directory; made by the first command.
     #[must_use]
     pub fn data_dir(&self) -> PathBuf {

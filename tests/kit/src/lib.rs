@@ -14,6 +14,7 @@ mod image;
 mod lab;
 mod registry;
 mod run;
+mod serve;
 mod wait;
 
 pub use app::app_binary;
@@ -24,4 +25,5 @@ pub use image::Image;
 pub use lab::Lab;
 pub use registry::Registry;
 pub use run::{Container, Run};
+pub use serve::Serving;
 pub use wait::wait_for;
