@@ -89,6 +89,11 @@ impl Failure {
         Self { exit, error }
     }
 
+    /// The same with another end.
+    pub(crate) fn ends(self, exit: Exit) -> Self {
+        Self { exit, ..self }
+    }
+
     /// The first cause of a type, if there is one.
     pub(crate) fn cause<E: std::error::Error + Send + Sync + 'static>(&self) -> Option<&E> {
         self.error.chain().find_map(|cause| cause.downcast_ref())

@@ -308,6 +308,9 @@ fn a_stop_in_mid_update_ends_in_time_and_the_next_start_finishes_it() {
     );
     let told = client.wait_with_output().expect("it ends");
     assert_eq!(told.status.code(), Some(75), "{told:?}");
+    let document: Value = serde_json::from_slice(&told.stdout).expect("JSON, whatever happens");
+    assert_eq!(document["updates"][0]["instance"], world.web.name);
+    assert!(document["updates"][0]["outcome"].is_null(), "{document}");
     assert!(world.is_parked());
 
     let serving = world.fleet.serve();

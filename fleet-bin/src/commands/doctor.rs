@@ -10,6 +10,7 @@ use fleet_core::ports::EventFilter;
 use serde::Serialize;
 
 use crate::assemble::{Context, shown};
+use crate::daemon::Client;
 use crate::datadir::DataDir;
 use crate::exit::{Exit, Outcome};
 use crate::output::bytes;
@@ -135,6 +136,10 @@ async fn local(context: &Context, dir: &DataDir, checks: &mut Vec<Check>) {
     }
     checks.push(match dir.lock() {
         Ok(_) => Check::ok("lock", "free"),
+        Err(_) if matches!(Client::of(dir), Ok(Some(_))) => Check::ok(
+            "lock",
+            "a daemon has it, and answers; commands go through it",
+        ),
         Err(failure) => Check::warn("lock", failure.chain(), "wait until it has ended"),
     });
     match context.read() {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use fleet_core::engine::{Daemon, DaemonState, Listener, Recovery};
 use fleet_core::ids::UpdateId;
 use fleet_core::ports::{Clock as _, EventFilter, EventStore as _, StoredUpdate};
+use fleet_core::record::EventKind;
 use fleet_core::update::Verdict;
 use fleet_sqlite::SqliteStore;
 use sd_notify::NotifyState;
@@ -151,7 +152,11 @@ async fn log_events(store: SqliteStore, clock: Arc<fleet_docker::SystemClock>) {
             for event in &page {
                 // The log has its own colours.
                 let fact = events::fact(&event.event);
-                tracing::info!("{}", anstream::adapter::strip_str(&fact));
+                let fact = anstream::adapter::strip_str(&fact);
+                match event.event.kind {
+                    EventKind::UpdateStep => tracing::debug!("{fact}"),
+                    _ => tracing::info!("{fact}"),
+                }
             }
         }
         clock.sleep(LOG_PAUSE).await;

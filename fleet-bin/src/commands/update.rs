@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use fleet_core::engine::{FleetError, Target, UpdateRequest};
 use fleet_core::ids::InstanceName;
-use fleet_core::update::{Fault, Outcome as Ended, UpdateReport};
+use fleet_core::update::{Fault, Outcome as Ended, SagaError, UpdateReport};
 use serde::{Deserialize, Serialize};
 
 use super::ps::short;
@@ -13,7 +13,8 @@ use crate::answer::{Answer, Shown};
 use crate::assemble::Context;
 use crate::call::{Call, Route, Span, Workshop};
 use crate::cli::UpdateArgs;
-use crate::exit::{Exit, Failure, OrExit as _, Outcome};
+use crate::daemon::Unanswered;
+use crate::exit::{Exit, Failure, Outcome};
 use crate::output::style::{self, DIM, NAME, paint};
 use crate::output::{bytes, duration};
 
@@ -152,28 +153,36 @@ pub(crate) async fn run(context: &Context, args: UpdateArgs) -> Outcome {
         override_window: args.override_window,
         retry: args.retry,
     };
-    context.carry_out(update).await
+    let names: Vec<_> = update.instances.iter().map(ToString::to_string).collect();
+    let answer = match context.ask(update).await {
+        Err(failure) if failure.cause::<Unanswered>().is_some() => open(&names, &failure)?,
+        answer => answer?,
+    };
+    context.out.answer(answer)
 }
 
-/// The engine or the store failed in the middle. Scripts still get their JSON: the outcome is open.
+/// The engine or the store failed in the middle, or fleet was told to stop.
 fn stopped(names: &[String], error: FleetError) -> Outcome<Answer> {
+    let exit = match &error {
+        FleetError::Saga(SagaError::Stopped { .. }) => Exit::NotNow,
+        _ => Exit::Failed,
+    };
+    let what = "the update stopped before its end; what had begun is in the journal, and fleet recover goes on with it";
+    open(names, &Failure::from(error).with(exit, what))
+}
+
+/// Scripts get their JSON also where the outcome is open.
+fn open(names: &[String], failure: &Failure) -> Outcome<Answer> {
     let rows: Vec<_> = names
         .iter()
         .map(|name| {
             serde_json::json!({
-                "id": null, "instance": name, "outcome": null, "reason": error.to_string(), "steps": [],
+                "id": null, "instance": name, "outcome": null, "reason": failure.chain(), "steps": [],
             })
         })
         .collect();
-    let failure = Err::<(), _>(error).or_exit(
-        Exit::Failed,
-        "the update stopped before its end; what had begun is in the journal, and fleet recover goes on with it",
-    );
     let answer = Answer::list("updates", &rows, Shown::Text(String::new()))?;
-    Ok(match failure {
-        Err(failure) => answer.but(&failure),
-        Ok(()) => answer,
-    })
+    Ok(answer.but(failure))
 }
 
 /// Reports as an answer.

@@ -103,12 +103,25 @@ impl Client {
                 }
             }
         }
-        Err(Failure::new(
-            Exit::Failed,
-            "the daemon went away before it answered; what had begun is in the journal, and its next start goes on with it",
-        ))
+        Err(Unanswered("the daemon went away before it answered".to_owned()).into())
     }
 }
+
+/// Nobody can say how it ended: the daemon is gone. What had begun is in the journal, and its next start goes on with it.
+#[derive(Debug)]
+pub(crate) struct Unanswered(pub(super) String);
+
+impl std::fmt::Display for Unanswered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self(why) = self;
+        write!(
+            f,
+            "{why}; what had begun is in the journal, and its next start goes on with it"
+        )
+    }
+}
+
+impl std::error::Error for Unanswered {}
 
 /// A frame, or a problem that is the whole answer.
 fn frame(line: &[u8]) -> Outcome<Frame> {

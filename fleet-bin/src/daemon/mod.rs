@@ -13,7 +13,7 @@ use fleet_core::engine::{DaemonState, Fleet};
 use fleet_sqlite::SqliteStore;
 use tokio::sync::watch;
 
-pub(crate) use client::Client;
+pub(crate) use client::{Client, Unanswered};
 pub(crate) use routes::at;
 pub(crate) use server::Socket;
 pub(crate) use wire::Hub;

@@ -7,8 +7,12 @@ use fleet_core::engine::FleetError;
 use fleet_core::engine::rollout::{RolloutError, StartError};
 use serde::{Deserialize, Serialize};
 
+use super::Unanswered;
 use super::wire::EXIT;
 use crate::exit::{Exit, Failure};
+
+/// The code of what the end of the daemon cut.
+const CUT: &str = "cut";
 
 /// What went wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,7 +48,13 @@ impl Problem {
 
     /// The failure that it stands for.
     pub(super) fn into_failure(self) -> Failure {
-        Failure::new(self.exit, self.detail)
+        let failure = match self.code.as_str() {
+            CUT => Failure::from(Unanswered(
+                "the daemon stopped before it had ended".to_owned(),
+            )),
+            _ => Failure::new(self.exit, self.detail),
+        };
+        failure.ends(self.exit)
     }
 }
 
@@ -61,6 +71,9 @@ impl From<&Failure> for Problem {
 
 /// Failures that have a code of their own.
 fn known(failure: &Failure) -> Option<(StatusCode, &'static str)> {
+    if failure.cause::<Unanswered>().is_some() {
+        return Some((StatusCode::SERVICE_UNAVAILABLE, CUT));
+    }
     let start = failure.cause().and_then(|error| match error {
         StartError::Paused(_) => Some((StatusCode::CONFLICT, "paused")),
         StartError::AlreadyRunning(_) => Some((StatusCode::CONFLICT, "already_running")),

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use super::problem::Problem;
 use super::wire::{ACTOR, EXIT, FRAMES, Frame, Log, Wire};
-use super::{Life, Served};
+use super::{Life, Served, Unanswered};
 use crate::answer::Answer;
 use crate::call::{Call, Method, Voice, With as _};
 use crate::commands::{
@@ -216,7 +216,7 @@ async fn carry_out<C: Call>(
     let work = async {
         if C::ROUTE.method != Method::Get {
             if *served.life.borrow() != Life::Works {
-                return Err(stopping("the daemon is stopping"));
+                return Err(Failure::new(Exit::NotNow, "the daemon is stopping"));
             }
             // Before any change: what a dead daemon left.
             let _ = state.wait_for(|state| state.recovered).await;
@@ -226,13 +226,10 @@ async fn carry_out<C: Call>(
     tokio::select! {
         result = work => result,
         _ = life.wait_for(|life| *life == Life::Over) => {
-            Err(stopping("the daemon stopped; what had begun is in the journal, and its next start goes on with it"))
+            let cut = Unanswered("the daemon stopped before it had ended".to_owned());
+            Err(Failure::from(cut).ends(Exit::NotNow))
         }
     }
-}
-
-fn stopping(what: &str) -> Failure {
-    Failure::new(Exit::NotNow, what)
 }
 
 fn defect() -> Problem {

@@ -108,6 +108,7 @@ impl World {
             configs: store.clone(),
             settings: store.clone(),
             availability: store.clone(),
+            verifier: None,
         };
         let fleet = Fleet::new(ports, FleetOptions::default());
         let updater = FleetUpdater::new(fleet.clone(), Arc::new(NoProgress));
