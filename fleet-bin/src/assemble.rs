@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use fleet_core::engine::rollout::Orchestrator;
 use fleet_core::engine::{Fleet, FleetOptions, FleetPorts, FleetUpdater};
@@ -26,6 +27,10 @@ use crate::crash;
 use crate::datadir::{DataDir, DataLock};
 use crate::exit::{Exit, Failure, OrExit as _, Outcome};
 use crate::output::{Out, Ui};
+
+/// How long another fleet may take to make the stores, and how often they are looked for meanwhile.
+const STORE_WAIT: Duration = Duration::from_secs(10);
+const STORE_PAUSE: Duration = Duration::from_millis(50);
 
 /// What every command has at hand.
 pub(crate) struct Context {
@@ -135,21 +140,33 @@ impl Context {
     }
 
     /// Opens the stores to read them; needs no lock. Stores that are not there, or are of an older fleet, are made or
-    /// brought up to date first.
+    /// brought up to date first; another fleet that is just doing that is waited for.
     ///
     /// # Errors
     /// They cannot be used.
-    pub(crate) fn read(&self) -> Outcome<(DataDir, SqliteStore)> {
+    pub(crate) async fn read(&self) -> Outcome<(DataDir, SqliteStore)> {
         let dir = self.data_dir()?;
-        match SqliteStore::open(store_path(&dir), OpenOptions::read_only()) {
-            Ok(store) => Ok((dir, store)),
-            Err(OpenError::Missing { .. } | OpenError::Older { .. }) => {
-                let lock = dir.lock()?;
-                let store = open(&dir, OpenOptions::default())?;
-                drop(lock);
-                Ok((dir, store))
+        let mut waited = Duration::ZERO;
+        loop {
+            match SqliteStore::open(store_path(&dir), OpenOptions::read_only()) {
+                Ok(store) => return Ok((dir, store)),
+                Err(OpenError::Missing { .. } | OpenError::Older { .. }) => {}
+                Err(error) => {
+                    return Err(error).or_exit(Exit::Failed, "the store cannot be opened");
+                }
             }
-            Err(error) => Err(error).or_exit(Exit::Failed, "the store cannot be opened"),
+            match dir.lock() {
+                Ok(lock) => {
+                    let store = open(&dir, OpenOptions::default())?;
+                    drop(lock);
+                    return Ok((dir, store));
+                }
+                Err(held) if held.exit == Exit::NotNow && waited < STORE_WAIT => {
+                    tokio::time::sleep(STORE_PAUSE).await;
+                    waited += STORE_PAUSE;
+                }
+                Err(held) => return Err(held),
+            }
         }
     }
 
@@ -158,7 +175,7 @@ impl Context {
     /// # Errors
     /// The stores cannot be used, or no engine answers.
     pub(crate) async fn looking(&self) -> Outcome<Fleet> {
-        let (dir, store) = self.read()?;
+        let (dir, store) = self.read().await?;
         self.fleet(&dir, store).await
     }
 
@@ -190,7 +207,7 @@ impl Context {
     /// # Errors
     /// As [`Context::looking`].
     pub(crate) async fn looking_at_rollouts(&self) -> Outcome<Looking> {
-        let (dir, store) = self.read()?;
+        let (dir, store) = self.read().await?;
         let rollouts = Arc::new(store.clone());
         let fleet = self.fleet(&dir, store).await?;
         let orchestrator = orchestrator(&fleet, rollouts, Arc::new(NoProgress));

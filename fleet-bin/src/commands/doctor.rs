@@ -142,7 +142,7 @@ async fn local(context: &Context, dir: &DataDir, checks: &mut Vec<Check>) {
         ),
         Err(failure) => Check::warn("lock", failure.chain(), "wait until it has ended"),
     });
-    match context.read() {
+    match context.read().await {
         Ok((_, store)) => checks.push(match store.check().await {
             Ok(findings) if findings.is_empty() => {
                 Check::ok("store", store.path().display().to_string())

@@ -81,7 +81,7 @@ pub(crate) async fn run(context: &Context, args: EventsArgs) -> Outcome {
             .map(|text| instant(text, now()))
             .transpose()?,
     };
-    let (_, store) = context.read()?;
+    let (_, store) = context.read().await?;
     let follow = args.follow;
     let mut after = 0;
     let mut all = Vec::new();

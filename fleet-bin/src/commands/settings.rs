@@ -69,7 +69,7 @@ impl Call for Set {
 pub(crate) async fn run(context: &Context, command: SettingsCommand) -> Outcome {
     match command {
         SettingsCommand::Show => {
-            let settings = context.read()?.1.settings().await?;
+            let settings = context.read().await?.1.settings().await?;
             context.out.answer(answer(&settings)?)
         }
         SettingsCommand::Set { setting } => {

@@ -114,9 +114,9 @@ impl Call for Set {
 /// Runs the command.
 pub(crate) async fn run(context: &Context, command: TenantCommand) -> Outcome {
     match command {
-        TenantCommand::List => context.out.answer(list(&context.read()?.1).await?),
+        TenantCommand::List => context.out.answer(list(&context.read().await?.1).await?),
         TenantCommand::Show { tenant } => {
-            let answer = show(&context.read()?.1, &tenant).await?;
+            let answer = show(&context.read().await?.1, &tenant).await?;
             context.out.answer(answer)
         }
         TenantCommand::Set {
