@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use fleet_core::model::labels::parse_duration;
 use fleet_core::model::{FleetSettings, GlobalMode};
+use fleet_core::plan::PlannerSettings;
 use fleet_core::ports::SettingsStore as _;
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +26,16 @@ const KEYS: &[(&str, &str)] = &[
     ("default.max_concurrent", "1 or more"),
     ("default.abort_on_failures", "1 or more"),
     ("default.window", "a window such as Mon-Fri 02:00-05:00 UTC"),
+    ("default.min_success", "1 to 100"),
+    (
+        "default.cohorts",
+        "cohorts in their order, separated by commas",
+    ),
+    ("default.salt", "any text"),
+    (
+        "freeze",
+        "stretches such as 2026-12-20T00:00:00Z..2027-01-02T00:00:00Z holidays, separated by ;",
+    ),
 ];
 
 /// Shows them.
@@ -121,6 +132,12 @@ fn set(settings: &mut FleetSettings, key: &str, value: &str) -> Outcome<()> {
         "default.batch_percent" => number(100),
         "default.max_concurrent" | "default.abort_on_failures" => number(u32::MAX),
         "default.pause" => parse_duration(value).is_ok(),
+        "default.cohorts" | "default.salt" => true,
+        "default.min_success" | "freeze" => {
+            let mut tried = settings.clone();
+            insert(&mut tried, key, value);
+            PlannerSettings::read(&tried).is_ok()
+        }
         _ => return check_windows(&[value.to_owned()]).map(|()| insert(settings, key, value)),
     };
     if !fits {
@@ -189,6 +206,14 @@ mod tests {
             "when the moon is full",
             Some("the window cannot be used"),
         );
+        check("default.min_success", "90", None);
+        check("default.min_success", "101", Some("expected 1 to 100"));
+        check(
+            "freeze",
+            "2026-12-20T00:00:00Z..2027-01-02T00:00:00Z holidays",
+            None,
+        );
+        check("freeze", "christmas", Some("expected stretches such as"));
         check(
             "default.stragety",
             "rolling",

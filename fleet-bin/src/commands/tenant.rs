@@ -170,8 +170,12 @@ fn answer(tenant: &TenantId, config: &UpdateConfig, configured: bool) -> Outcome
     } else {
         " (defaults; nobody has set it)"
     };
+    let calendar = WeeklyCalendar::parse(&config.windows).ok();
+    let warning = calendar
+        .and_then(|calendar| calendar.skipped_warning(now()))
+        .map_or_else(String::new, |warning| format!("\nwarning: it {warning}"));
     let text = format!(
-        "{}: {}{note}\npreferred hour: {} UTC\nwindows: {windows}",
+        "{}: {}{note}\npreferred hour: {} UTC\nwindows: {windows}{warning}",
         row.tenant, row.mode, row.preferred_hour_utc
     );
     Answer::one("tenant", &row, text)

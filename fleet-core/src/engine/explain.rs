@@ -3,6 +3,7 @@
 use super::{Fleet, FleetError, InstanceView, UpdateRequest};
 use crate::ids::ContainerId;
 use crate::model::{FrozenSpec, InstanceSettings, LabelWarning};
+use crate::plan::window::WeeklyCalendar;
 use crate::update::{Refusal, group};
 
 /// Where a setting came from.
@@ -82,6 +83,17 @@ impl Fleet {
         })
     }
 
+    /// A window, with a word on it if the change of the clock swallows it within a week.
+    fn with_skipped_warning(&self, window: String) -> String {
+        let texts: Vec<&str> = window.split(", ").collect();
+        let calendar = WeeklyCalendar::parse(&texts);
+        let now = self.ports.update.clock.now();
+        match calendar.ok().and_then(|it| it.skipped_warning(now)) {
+            Some(warning) => format!("{window} ({warning})"),
+            None => window,
+        }
+    }
+
     async fn provenance(
         &self,
         settings: &InstanceSettings,
@@ -158,7 +170,10 @@ impl Fleet {
             ),
             (None, None) => row("window", "always".to_owned(), "default"),
         };
-        rows.push(window);
+        rows.push(Provenance {
+            value: self.with_skipped_warning(window.value),
+            ..window
+        });
         Ok(rows)
     }
 }

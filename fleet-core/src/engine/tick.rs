@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::rollout::{Detected, Orchestrator, StartRequest, Started};
+use super::rollout::{Detected, Orchestrator, RolloutError, StartRequest, Started};
 use super::{Fleet, FleetError, Recovery, Target};
 use crate::detect::Finding;
 use crate::ids::RolloutId;
@@ -207,17 +207,13 @@ impl Fleet {
         Ok(looked)
     }
 
-    /// The strategy of rollouts that nobody chose one for: setting `default.strategy`, else rolling.
+    /// The strategy of rollouts that nobody chose one for, see [`StrategySpec::of_settings`].
     ///
     /// # Errors
-    /// The store failed.
+    /// The store failed, or a setting cannot be read.
     pub async fn default_strategy(&self) -> Result<StrategySpec, FleetError> {
         let settings = self.ports.settings.settings().await?;
-        Ok(settings
-            .values
-            .get("default.strategy")
-            .map(|name| StrategySpec::named(name))
-            .unwrap_or_default())
+        Ok(StrategySpec::of_settings(&settings).map_err(RolloutError::from)?)
     }
 }
 

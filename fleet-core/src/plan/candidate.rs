@@ -162,6 +162,10 @@ pub struct Limits {
     pub tenant_percent: u8,
     /// Share of a host's instances that may be down at the same time, rounded down, at least one. 1–100.
     pub host_percent: u8,
+    /// Share of a wave's instances that must get the release before the next wave opens by itself; those taken out do not
+    /// count. 0: at least one instance must, whatever the wave's size.
+    #[serde(default)]
+    pub min_success_percent: u8,
     /// Working time after which a wave that is not over is held for a person. Waiting does not count.
     pub wave_deadline: Duration,
 }
@@ -173,6 +177,7 @@ impl Default for Limits {
             max_concurrent: 5,
             tenant_percent: 50,
             host_percent: 100,
+            min_success_percent: 0,
             wave_deadline: Duration::from_secs(24 * 3600),
         }
     }
@@ -189,11 +194,13 @@ pub struct PlannerSettings {
     pub cohorts: Vec<String>,
     /// `default.salt`: changes the order of all rollouts.
     pub salt: String,
+    /// `default.min_success`, for rollouts that ask for no share of their own; see [`Limits::min_success_percent`].
+    pub min_success_percent: u8,
 }
 
 impl PlannerSettings {
     /// Reads the keys `default.window`, `freeze` (several separated by `;`), `default.cohorts` (comma separated;
-    /// default: canary, early) and `default.salt`.
+    /// default: canary, early), `default.salt` and `default.min_success` (1 to 100).
     ///
     /// # Errors
     /// A value cannot be read.
@@ -223,8 +230,19 @@ impl PlannerSettings {
                 .collect::<Result<_, _>>()?,
             cohorts: list(value("default.cohorts").unwrap_or("canary,early"), ','),
             salt: value("default.salt").unwrap_or_default().to_owned(),
+            min_success_percent: value("default.min_success").map_or(Ok(0), percent)?,
         })
     }
+}
+
+fn percent(text: &str) -> Result<u8, WindowError> {
+    let number = text.trim().trim_end_matches('%').trim_end().parse().ok();
+    number
+        .filter(|percent| (1..=100).contains(percent))
+        .ok_or_else(|| WindowError {
+            expected: "a percentage from 1 to 100",
+            found: text.to_owned(),
+        })
 }
 
 /// Everything that a plan is made of.

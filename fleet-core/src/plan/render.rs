@@ -125,6 +125,9 @@ fn write_openings(out: &mut String, plan: &RolloutPlan, now: Timestamp) -> std::
         let Ok(schedule) = plan.schedules[number as usize].schedule() else {
             continue;
         };
+        if let Some(warning) = schedule.skipped_warning(now) {
+            writeln!(out, "{schedule} ({}) {warning}", count(users, "instance"))?;
+        }
         let openings = schedule.openings(now, OPENINGS_SHOWN);
         if openings.is_empty() {
             continue;

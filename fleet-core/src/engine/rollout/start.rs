@@ -241,11 +241,14 @@ impl Orchestrator {
 
     fn plan_of(
         &self,
-        request: Request,
+        mut request: Request,
         view: &FleetView,
         candidates: &[Candidate],
     ) -> Result<RolloutPlan, StartError> {
         let settings = PlannerSettings::read(&view.settings).map_err(RolloutError::from)?;
+        if request.limits.min_success_percent == 0 {
+            request.limits.min_success_percent = settings.min_success_percent;
+        }
         let strategy = self
             .strategies
             .resolve(&request.strategy)

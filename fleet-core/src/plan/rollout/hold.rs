@@ -31,7 +31,7 @@ pub enum HoldKind {
     GlobalPause,
     /// The next wave waits for a person, who promotes.
     ManualGate,
-    /// No instance of a wave succeeded; a person promotes or aborts.
+    /// Too few instances of a wave succeeded; a person promotes or aborts.
     WaveFailed,
     /// The infrastructure failed too often in a row; lifted when it answers again.
     InfraErrors,

@@ -362,6 +362,64 @@ fn a_wave_without_success_does_not_open_the_next() {
 }
 
 #[test]
+fn a_wave_with_too_few_successes_waits_for_a_person_and_who_was_taken_out_does_not_count() {
+    let check = |percent: u8, excluded: bool, held: bool| {
+        let mut plan = plan(4);
+        plan.waves[0].end = 3;
+        plan.waves.truncate(1);
+        plan.waves.push(crate::plan::PlannedWave {
+            end: 4,
+            gate: crate::plan::strategy::WaveGate::Open,
+        });
+        plan.budget.limit = std::num::NonZeroU32::new(9).unwrap();
+        plan.request.limits.min_success_percent = percent;
+        let mut events = begun(0);
+        let mut end = |place: usize, update: u8, end| {
+            if place > 0 {
+                events.push(RolloutEvent::Claimed {
+                    place,
+                    update: update_id(update),
+                });
+            }
+            events.push(RolloutEvent::Ended {
+                place,
+                update: update_id(update),
+                end,
+                follow: Follow::Nothing,
+            });
+        };
+        end(0, 0, UpdateEnd::Committed);
+        end(1, 1, unsuccessful(Ending::RolledBack, FailureKind::Release));
+        if !excluded {
+            end(2, 2, UpdateEnd::Committed);
+        } else {
+            events.push(RolloutEvent::Excluded {
+                place: 2,
+                by: "ann".to_owned(),
+            });
+        }
+        let (state, _) = live(&plan, events);
+        let found = state
+            .holds
+            .iter()
+            .any(|hold| hold.kind == HoldKind::WaveFailed);
+        assert_eq!(
+            (found, state.wave),
+            (held, u32::from(!held)),
+            "{percent} % with one {}",
+            if excluded { "taken out" } else { "more" }
+        );
+    };
+    // Two of three, or one of two.
+    check(0, false, false);
+    check(66, false, false);
+    check(67, false, true);
+    check(100, false, true);
+    check(50, true, false);
+    check(51, true, true);
+}
+
+#[test]
 fn a_wave_that_takes_too_long_is_held_and_waiting_does_not_count() {
     let mut plan = plan(2);
     plan.request.limits.wave_deadline = std::time::Duration::from_secs(60);

@@ -49,21 +49,14 @@ impl Step<'_> {
             let tally = self.state.wave_tally(self.plan, self.state.wave);
             let over = tally.is_over()
                 && (self.state.wave_phase == WavePhase::Open || self.all_taken_out());
-            let failed = over
-                && tally.committed == 0
-                && !self.all_taken_out()
-                && self.state.wave + 1 < waves;
-            if failed {
+            let failed = over && !self.all_taken_out() && self.state.wave + 1 < waves;
+            if let Some(why) = self.too_few_succeeded().filter(|_| failed) {
                 if !self
                     .state
                     .holds
                     .iter()
                     .any(|hold| hold.kind == HoldKind::WaveFailed)
                 {
-                    let why = format!(
-                        "no instance of wave {} got the release",
-                        self.state.wave + 1
-                    );
                     self.hold(HoldKind::WaveFailed, why);
                 }
                 return;
@@ -73,6 +66,24 @@ impl Step<'_> {
             }
             self.pass_wave();
         }
+    }
+
+    /// Why the wave at hand must not open the next one by itself, if it must not.
+    fn too_few_succeeded(&self) -> Option<String> {
+        let wave = self.state.wave + 1;
+        let members = &self.state.members[self.plan.wave_range(self.state.wave)];
+        let committed = self.state.wave_tally(self.plan, self.state.wave).committed;
+        if committed == 0 {
+            return Some(format!("no instance of wave {wave} got the release"));
+        }
+        let counted = members
+            .iter()
+            .filter(|member| member.ending() != Some(Ending::Excluded))
+            .count();
+        let wanted = self.plan.request.limits.min_success_percent;
+        (u64::from(committed) * 100 < u64::from(wanted) * counted as u64).then(|| {
+            format!("{committed} of {counted} instances of wave {wave} got the release, expected {wanted} %")
+        })
     }
 
     /// Whether nobody of the wave was to be updated after all: such a wave needs no pause and no person.

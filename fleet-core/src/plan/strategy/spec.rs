@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Immediate, RollingWave, RolloutStrategy, Single};
+use super::{Immediate, RollingWave, RolloutStrategy, Single, WaveSize};
+use crate::model::FleetSettings;
+use crate::model::labels::parse_duration;
 
 /// A strategy that cannot be what was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -89,6 +91,37 @@ impl StrategySpec {
         }
     }
 
+    /// The strategy of rollouts that nobody chose one for: `default.strategy`, else rolling, with
+    /// `default.batch_percent` and `default.pause` where it has waves, and `default.abort_on_failures`.
+    ///
+    /// # Errors
+    /// A value cannot be read or is out of range.
+    pub fn of_settings(settings: &FleetSettings) -> Result<Self, StrategyError> {
+        let value = |key: &str| settings.values.get(key).map(String::as_str);
+        let number = |key: &str| {
+            let text = value(key).map(str::trim);
+            text.map(|text| {
+                let wrong = |_| StrategyError::new(format!("a number for {key}"), text);
+                text.parse::<u32>().map_err(wrong)
+            })
+            .transpose()
+        };
+        let mut spec = value("default.strategy").map_or_else(Self::default, Self::named);
+        if let Self::Rolling(rolling) = &mut spec {
+            if let Some(percent) = number("default.batch_percent")? {
+                rolling.size = WaveSize::percent(percent.into())?;
+            }
+            if let Some(pause) = value("default.pause") {
+                rolling.pause = parse_duration(pause)
+                    .map_err(|_| StrategyError::new("a duration for default.pause", pause))?;
+            }
+        }
+        match number("default.abort_on_failures")? {
+            Some(failures) => spec.with_abort_on(failures),
+            None => Ok(spec),
+        }
+    }
+
     /// Ends after so many failures.
     ///
     /// # Errors
@@ -168,6 +201,46 @@ mod tests {
                 (strategy.label(), strategy.failure_budget(100).limit.get()),
                 (name, 2)
             );
+        }
+    }
+
+    #[test]
+    fn what_the_settings_say_of_the_default_strategy_counts() {
+        let read = |values: &[(&str, &str)]| {
+            let values = values.iter();
+            StrategySpec::of_settings(&FleetSettings {
+                values: values
+                    .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                    .collect(),
+                ..FleetSettings::default()
+            })
+        };
+        assert_eq!(read(&[]).unwrap(), StrategySpec::default());
+        let rolling = RollingWave::new(WaveSize::percent(10).unwrap())
+            .with_pause(std::time::Duration::from_secs(60))
+            .with_abort_on(2)
+            .unwrap();
+        let all = [
+            ("default.batch_percent", "10"),
+            ("default.pause", "1m"),
+            ("default.abort_on_failures", "2"),
+        ];
+        assert_eq!(read(&all).unwrap(), StrategySpec::Rolling(rolling));
+        let immediate = [
+            ("default.strategy", "immediate"),
+            ("default.batch_percent", "10"),
+            ("default.abort_on_failures", "2"),
+        ];
+        assert_eq!(
+            read(&immediate).unwrap(),
+            StrategySpec::named("immediate").with_abort_on(2).unwrap()
+        );
+        for wrong in [
+            ("default.batch_percent", "0"),
+            ("default.abort_on_failures", "few"),
+            ("default.pause", "soon"),
+        ] {
+            assert!(read(&[wrong]).is_err(), "{wrong:?}");
         }
     }
 

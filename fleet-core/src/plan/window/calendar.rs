@@ -117,13 +117,25 @@ impl WeeklyCalendar {
             let today = window.zone.to_datetime(now.jiff()).date();
             for (date, span) in dated_spans(window, today, 0, 7) {
                 if resolve(&window.zone, date, span)
-                    .is_some_and(|interval| interval.length().is_zero())
+                    .is_some_and(|interval| interval.length().is_zero() && now <= interval.start)
                 {
                     dates.push(date.to_string());
                 }
             }
         }
         dates
+    }
+
+    /// What [`WeeklyCalendar::skipped`] finds, in words; none if it finds nothing.
+    #[must_use]
+    pub fn skipped_warning(&self, now: Timestamp) -> Option<String> {
+        let dates = self.skipped(now);
+        (!dates.is_empty()).then(|| {
+            format!(
+                "does not open on {}: the clock is put forward past it",
+                dates.join(", ")
+            )
+        })
     }
 
     fn around(&self, now: Timestamp) -> Vec<Interval> {

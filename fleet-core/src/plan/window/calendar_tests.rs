@@ -104,6 +104,17 @@ fn both_jumps_of_berlin() {
 }
 
 #[test]
+fn a_window_that_the_clock_skips_is_told_a_week_before() {
+    let night = calendar("Sun 02:00-03:00 Europe/Berlin");
+    assert_eq!(
+        night.skipped_warning(at("2026-03-22T12:00:00Z")).as_deref(),
+        Some("does not open on 2026-03-29: the clock is put forward past it")
+    );
+    assert_eq!(night.skipped_warning(at("2026-03-29T12:00:00Z")), None);
+    assert_eq!(night.skipped_warning(at("2026-10-24T12:00:00Z")), None);
+}
+
+#[test]
 fn both_jumps_of_new_york() {
     check(
         "Sun 02:30-04:00 America/New_York",

@@ -69,6 +69,15 @@ impl Schedule {
         }
     }
 
+    /// A warning for people when the change of the clock swallows a window within a week.
+    #[must_use]
+    pub fn skipped_warning(&self, now: Timestamp) -> Option<String> {
+        match self {
+            Self::Weekly(calendar) => calendar.skipped_warning(now),
+            Self::Always | Self::Cron(_) => None,
+        }
+    }
+
     /// The next stretches in which it is open, at most `count`; none where it is always open.
     #[must_use]
     pub fn openings(&self, now: Timestamp, count: usize) -> Vec<Interval> {
