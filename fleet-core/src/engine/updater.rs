@@ -21,7 +21,7 @@ use crate::plan::rollout::{Ending, UpdateEnd};
 use crate::plan::strategy::FailureKind;
 use crate::plan::{Asked, Candidate, InstanceState as PlanState};
 use crate::ports::{Deployed, PortError, ProgressSink, StoredUpdate};
-use crate::update::{Fault, Outcome, SagaError, UpdateState, group};
+use crate::update::{Fault, NO_SPACE, Outcome, SagaError, UpdateState, group};
 
 /// How often an update that lost its engine is taken up again before the rollout asks a person.
 const ENGINE_TRIES: u32 = 10;
@@ -120,6 +120,10 @@ impl FleetUpdater {
             .update_one(&admission, &request, self.progress.as_ref())
             .await?;
         let fault = match &report.refusal {
+            Some(refusal) if refusal.code == NO_SPACE => {
+                let why = refusal.reason.clone();
+                return Ok(UpdateEnd::NoSpace { why });
+            }
             Some(refusal) if refusal.for_now => Some(Fault::NotNow),
             Some(_) => Some(Fault::Refusal),
             None => report.fault,
@@ -446,6 +450,30 @@ impl Updater for FleetUpdater {
                 .digest(&target.image)
                 .await
                 .is_ok()
+    }
+
+    async fn has_space(&self, instance: &InstanceId) -> bool {
+        match self.fits(instance).await {
+            Ok(fits) => fits,
+            // It is gone, or cannot be looked at: its update says so better than a hold.
+            Err(error) => {
+                tracing::warn!(%instance, error = crate::update::error_chain(&error), "no look at its volumes");
+                true
+            }
+        }
+    }
+}
+
+impl FleetUpdater {
+    async fn fits(&self, instance: &InstanceId) -> Result<bool, FleetError> {
+        let survey = self.survey_of_now().await?;
+        let name = instance.name.as_str();
+        let managed = survey
+            .workload(name)
+            .ok_or_else(|| Fleet::unknown(&survey, name))?;
+        let choice = &managed.settings.snapshot;
+        let estimate = self.fleet.estimate(managed.container, choice).await?;
+        Ok(estimate.is_none_or(|estimate| estimate.fits()))
     }
 }
 

@@ -95,6 +95,7 @@ struct State {
     settings: FleetSettings,
     tenants: BTreeMap<TenantId, UpdateConfig>,
     registry_down: bool,
+    disk_full: bool,
     // what it remembers
     journal: BTreeMap<UpdateId, (UpdateOrder, Option<UpdateEnd>)>,
     log: Vec<(Timestamp, String)>,
@@ -149,6 +150,11 @@ impl FakeUpdater {
     /// Sets a tenant's config.
     pub fn tenant(&self, tenant: TenantId, config: UpdateConfig) {
         self.lock().tenants.insert(tenant, config);
+    }
+
+    /// Fills the disk for snapshots, or frees it.
+    pub fn disk_full(&self, full: bool) {
+        self.lock().disk_full = full;
     }
 
     /// The registry answers, or does not.
@@ -274,6 +280,10 @@ impl State {
                 failed(Ending::Failed, FailureKind::Infrastructure, why),
             );
         }
+        if self.disk_full {
+            let why = "there is no space for its snapshot".to_owned();
+            return (Duration::ZERO, UpdateEnd::NoSpace { why });
+        }
         let end = match nature {
             Nature::Bad => failed(Ending::RolledBack, FailureKind::Release, "not healthy"),
             Nature::BadOn(names) if names.contains(&name) => {
@@ -316,7 +326,9 @@ impl State {
                 }
                 format!("{}: {why}", how.label())
             }
-            UpdateEnd::Refused { why } | UpdateEnd::Deferred { why, .. } => why.clone(),
+            UpdateEnd::Refused { why }
+            | UpdateEnd::NoSpace { why }
+            | UpdateEnd::Deferred { why, .. } => why.clone(),
         };
         self.log.push((now, format!("{} {said}", order.instance)));
     }
@@ -372,5 +384,9 @@ impl Updater for FakeUpdater {
 
     async fn probe(&self, _target: &PinnedImage) -> bool {
         !self.lock().registry_down
+    }
+
+    async fn has_space(&self, _instance: &InstanceId) -> bool {
+        !self.lock().disk_full
     }
 }

@@ -24,7 +24,7 @@ pub use former::former_digests;
 pub use group::{Group, group};
 pub use outcome::{Cause, Fault, Outcome};
 pub use plan::{MemberPlan, UpdatePlan};
-pub use preflight::{Refusal, Subject, is_transitional, preflight};
+pub use preflight::{NO_SPACE, Refusal, Subject, is_transitional, preflight};
 pub use program::{Action, applies, next, outcome_of_going_back, program, quarantines};
 pub use recover::{Decision, MAX_RECOVERIES, MemberObservation, Observation, Verdict, decide};
 pub use report::{StepReport, UpdateReport, downtime};

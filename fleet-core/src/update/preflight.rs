@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::ids::ContainerId;
 use crate::model::{Container, InstanceSettings, RunState, SnapshotEstimate, labels};
 
+/// Code of the refusal for a snapshot that does not fit on the disk.
+pub const NO_SPACE: &str = "no_space";
+
 /// A reason not to update, with what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
@@ -166,7 +169,7 @@ fn no_space(subject: &Subject<'_>) -> Option<Refusal> {
         estimate.free_bytes,
     );
     Some(Refusal::for_good(
-        "no_space",
+        NO_SPACE,
         format!(
             "the snapshot may need {needed} bytes beside a reserve of {reserve}, found {free} free"
         ),

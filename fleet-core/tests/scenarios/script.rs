@@ -18,6 +18,7 @@
 //! | `approve`, `deny`, `pause`, `resume`, `promote`, `abort [rollback=yes]`, `retry`, `exclude NAME`, each `[by=P] [why=W] [rollout=rN]` | steer the last rollout |
 //! | `fleet pause\|resume by=P [why=W]` | the global hold |
 //! | `registry down\|up` | |
+//! | `disk full\|free` | where snapshots are kept |
 //! | `run D` | the daemon works for so long |
 //! | `kill` | the daemon dies; a new one recovers what it left |
 //! | `wait` | what `--wait` does |

@@ -101,6 +101,7 @@ impl World {
             "setting" => self.set(line),
             "release" => self.fleet.release(image(line.word(1)).digest, nature(line)),
             "registry" => self.fleet.registry(line.word(1) == "up"),
+            "disk" => self.fleet.disk_full(line.word(1) == "full"),
             "fleet" => self.hold_fleet(line),
             "plan" => return self.plan(line).await,
             "start" => return self.start(&request(line)).await,

@@ -78,6 +78,7 @@ impl Orchestrator {
         self.reconcile_claims(draft).await?;
         self.follow_fleet_pause(draft, view)?;
         self.lift_infra_hold(draft).await?;
+        self.lift_space_hold(draft).await?;
         self.make_way(draft, active)?;
         if draft.stored.state.phase == Phase::Planned {
             draft.apply(&RolloutEvent::TakenUp, self.clock.now())?;
@@ -146,6 +147,29 @@ impl Orchestrator {
         {
             let event = RolloutEvent::Unheld {
                 kind: HoldKind::InfraErrors,
+                by: FLEET.to_owned(),
+            };
+            draft.apply(&event, self.clock.now())?;
+        }
+        Ok(())
+    }
+
+    /// Whoever goes next has room for its snapshot: so it goes on.
+    async fn lift_space_hold(&self, draft: &mut Draft) -> Result<(), RolloutError> {
+        let StoredRollout { plan, state, .. } = &draft.stored;
+        let mut holds = state.holds.iter();
+        if !holds.any(|hold| hold.kind == HoldKind::DiskSpace) || state.phase.is_terminal() {
+            return Ok(());
+        }
+        let mut wave = plan.wave_range(state.wave);
+        let next = wave.find(|place| matches!(state.members[*place], MemberState::Queued { .. }));
+        let has_space = match next {
+            Some(place) => self.updater.has_space(&plan.members[place].instance).await,
+            None => true,
+        };
+        if has_space {
+            let event = RolloutEvent::Unheld {
+                kind: HoldKind::DiskSpace,
                 by: FLEET.to_owned(),
             };
             draft.apply(&event, self.clock.now())?;

@@ -151,6 +151,9 @@ pub trait Updater: Send + Sync {
 
     /// Whether engine and registry answer for this target; asked while infrastructure failures hold a rollout.
     async fn probe(&self, target: &PinnedImage) -> bool;
+
+    /// Whether a snapshot of this instance fits on the disk now; asked while a lack of space holds a rollout.
+    async fn has_space(&self, instance: &InstanceId) -> bool;
 }
 
 /// What an update's outcome means for a rollout.

@@ -156,6 +156,11 @@ pub enum UpdateEnd {
         /// Why.
         why: String,
     },
+    /// Its snapshot does not fit on the disk: nothing was touched, and nobody else's would be likely to fit.
+    NoSpace {
+        /// What was needed and found.
+        why: String,
+    },
     /// Not now: to be tried again, without counting as an attempt.
     Deferred {
         /// Not before.

@@ -35,6 +35,8 @@ pub enum HoldKind {
     WaveFailed,
     /// The infrastructure failed too often in a row; lifted when it answers again.
     InfraErrors,
+    /// A snapshot does not fit on the disk; lifted when it does.
+    DiskSpace,
     /// A wave took longer than it may; a person promotes or aborts.
     Deadline,
 }
@@ -49,6 +51,7 @@ impl HoldKind {
             Self::ManualGate => "manual_gate",
             Self::WaveFailed => "wave_failed",
             Self::InfraErrors => "infra_errors",
+            Self::DiskSpace => "disk_space",
             Self::Deadline => "deadline",
         }
     }

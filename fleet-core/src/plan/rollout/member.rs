@@ -91,6 +91,17 @@ impl Step<'_> {
             UpdateEnd::Committed => over(Ending::Committed, false, None),
             UpdateEnd::Unchanged => over(Ending::Unchanged, false, None),
             UpdateEnd::Refused { why } => over(Ending::Refused, false, Some(why)),
+            UpdateEnd::NoSpace { why } => {
+                self.state.members[place] = MemberState::Queued {
+                    attempts: attempt - 1,
+                    not_before: None,
+                    last: Some(why.clone()),
+                };
+                if !self.is_held(HoldKind::DiskSpace) && !self.state.phase.is_terminal() {
+                    let instance = &self.plan.members[place].instance;
+                    self.hold(HoldKind::DiskSpace, format!("{instance}: {why}"));
+                }
+            }
             UpdateEnd::Deferred { until, why } => {
                 self.state.members[place] = MemberState::Queued {
                     attempts: attempt - 1,
@@ -118,6 +129,10 @@ impl Step<'_> {
         Ok(())
     }
 
+    fn is_held(&self, kind: HoldKind) -> bool {
+        self.state.holds.iter().any(|hold| hold.kind == kind)
+    }
+
     fn count_infrastructure(&mut self, end: &UpdateEnd) {
         match end {
             UpdateEnd::Unsuccessful {
@@ -126,11 +141,7 @@ impl Step<'_> {
                 ..
             } => {
                 self.state.infra_in_a_row += 1;
-                let held = self
-                    .state
-                    .holds
-                    .iter()
-                    .any(|hold| hold.kind == HoldKind::InfraErrors);
+                let held = self.is_held(HoldKind::InfraErrors);
                 if self.state.infra_in_a_row >= INFRA_IN_A_ROW_MAX && !held {
                     let why = format!(
                         "{INFRA_IN_A_ROW_MAX} updates in a row failed for reasons of the infrastructure, the last one: {why}"
@@ -141,7 +152,7 @@ impl Step<'_> {
             UpdateEnd::Committed | UpdateEnd::Unchanged | UpdateEnd::Unsuccessful { .. } => {
                 self.state.infra_in_a_row = 0;
             }
-            UpdateEnd::Refused { .. } | UpdateEnd::Deferred { .. } => {}
+            UpdateEnd::Refused { .. } | UpdateEnd::Deferred { .. } | UpdateEnd::NoSpace { .. } => {}
         }
     }
 

@@ -92,6 +92,7 @@ fn events(place: usize) -> Vec<RolloutEvent> {
         ended(UpdateEnd::Committed, Follow::Nothing),
         ended(UpdateEnd::Unchanged, Follow::Nothing),
         ended(UpdateEnd::Refused { why: by() }, Follow::Nothing),
+        ended(UpdateEnd::NoSpace { why: by() }, Follow::Nothing),
         ended(
             UpdateEnd::Deferred {
                 until: at(9),
