@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use fleet_testkit::{Container, Fleet, Image, Lab, Registry, docker, wait_for};
+use fleet_testkit::{Container, Fleet, Image, Lab, Registry, docker, try_docker, wait_for};
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -78,6 +78,19 @@ impl World {
     fn wait_parked(&self) {
         wait_for("a parked container", PATIENCE, || {
             self.is_parked().then_some(()).ok_or_else(String::new)
+        });
+    }
+
+    /// Waits until the new container runs beside the parked one. Killed before that, an update goes back.
+    fn wait_started(&self) {
+        self.wait_parked();
+        wait_for("a new container that runs", PATIENCE, || {
+            let format = "{{.State.Running}} {{.Config.Env}}";
+            let seen = try_docker(&["container", "inspect", "--format", format, &self.web.name])?;
+            match seen.starts_with("true") && seen.contains("APP_VERSION=2") {
+                true => Ok(()),
+                false => Err(seen),
+            }
         });
     }
 
@@ -297,7 +310,7 @@ fn a_stop_in_mid_update_ends_in_time_and_the_next_start_finishes_it() {
         .stderr(Stdio::piped())
         .spawn()
         .expect("fleet can be started");
-    world.wait_parked();
+    world.wait_started();
     let asked = Instant::now();
     serving.signal("TERM");
     assert_eq!(serving.wait(), Some(0), "{}", serving.log());
@@ -332,7 +345,7 @@ fn a_killed_daemon_leaves_a_socket_that_stops_nobody_and_an_update_that_is_recov
         .stderr(Stdio::null())
         .spawn()
         .expect("fleet can be started");
-    world.wait_parked();
+    world.wait_started();
     serving.signal("KILL");
     assert_eq!(serving.wait(), None);
     let left = client.wait().expect("it ends");
