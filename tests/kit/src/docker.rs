@@ -1,7 +1,23 @@
 //! The `docker` program.
 
+use std::cell::RefCell;
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
+
+thread_local! {
+    /// The engine that this thread's calls go to; none is the machine's own.
+    static ENGINE: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Lets every later call of this thread go to another engine.
+pub(crate) fn use_engine(host: &str) {
+    ENGINE.set(Some(host.to_owned()));
+}
+
+/// The engine that this thread's calls go to, if it is not the machine's own.
+pub(crate) fn engine_in_use() -> Option<String> {
+    ENGINE.with_borrow(Clone::clone)
+}
 
 /// Runs `docker` and gives its standard output, trimmed.
 ///
@@ -67,6 +83,9 @@ pub(crate) fn docker_with_input(args: &[&str], input: &[u8]) -> String {
 fn command() -> Command {
     let mut command = Command::new("docker");
     command.stdin(Stdio::null());
+    if let Some(host) = engine_in_use() {
+        command.env("DOCKER_HOST", host);
+    }
     command
 }
 

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use serde_json::Value;
 
 use crate::app::{target_dir, workspace};
+use crate::docker::engine_in_use;
 
 /// Path of the binary `fleet`: `$FLEET_BIN` if it is set (`make test` sets it to the static release binary), else a
 /// development build.
@@ -70,7 +71,7 @@ impl Fleet {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         Self {
             folder,
-            docker_host: None,
+            docker_host: engine_in_use(),
         }
     }
 
