@@ -10,9 +10,12 @@ export CARGO_TARGET_DIR
 FLEET := $(abspath target/dist/fleet)
 # What the tests on the real engine run: the binary that ships.
 export FLEET_BIN = $(FLEET)
+# The same with crash points, for the tests that kill it.
+CRASH := $(abspath target/dist/fleet-crash)
+export FLEET_CRASH_BIN = $(CRASH)
 export INSTA_UPDATE ?= no
 
-.PHONY: help setup build demo lint check-fmt clippy docs deny tests test test-long bench clean
+.PHONY: help setup build crash-bin demo lint check-fmt clippy docs deny tests simulation test test-long bench clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | column -t -s '	'
@@ -26,6 +29,12 @@ build: ## Leave the static release binary at target/dist/fleet
 	  cargo build --locked --package fleet-bin --profile dist --target $(HOST_TRIPLE)
 	install -D $(CARGO_TARGET_DIR)/$(HOST_TRIPLE)/dist/fleet $(FLEET).new
 	mv -f $(FLEET).new $(FLEET)
+
+crash-bin: ## Leave the static release binary with crash points at target/dist/fleet-crash
+	RUSTFLAGS='-C target-feature=+crt-static' \
+	  cargo build --locked --package fleet-bin --features crash-points --profile dist --target $(HOST_TRIPLE)
+	install -D $(CARGO_TARGET_DIR)/$(HOST_TRIPLE)/dist/fleet $(CRASH).new
+	mv -f $(CRASH).new $(CRASH)
 
 demo: build ## Show the main job on this machine's engine, in about a minute
 	$(FLEET) demo
@@ -47,10 +56,13 @@ deny:
 	  cargo deny --offline --locked check bans licenses sources; \
 	else echo 'cargo-deny is not installed: licences and sources are left to CI that has it'; fi
 
-tests: ## All tests, those on the real engine included; needs `setup` and `build`
-	scripts/bounded.sh cargo test --locked --workspace --no-fail-fast
+tests: ## All tests, those on the real engine included; needs `setup`, `build` and `crash-bin`
+	scripts/bounded.sh cargo test --locked --workspace --no-fail-fast -- --show-output
 
-test: setup lint build tests ## Everything that must pass
+simulation: ## The simulation at speed: fresh seeds, every pair of deaths
+	scripts/bounded.sh cargo test --locked --release --package fleet-core --test simulation -- --show-output
+
+test: setup lint build crash-bin tests simulation ## Everything that must pass
 
 test-long: export FLEET_TEST_LONG = 1
 test-long: test ## The same with full counts

@@ -9,9 +9,9 @@ trap 'rm -f "$log"' EXIT
 "$@" >"$log" 2>&1 &
 child=$!
 trap 'kill "$child" 2>/dev/null' INT TERM
-# One line per test binary while it runs.
+# One line per test binary while it runs, and how much was shown.
 tail --pid="$child" -n +1 -f "$log" 2>/dev/null |
-  grep --line-buffered -E '^(     Running|   Doc-tests|test result:|error(\[|:)|warning: unused)' || true
+  grep --line-buffered -E '^(     Running|   Doc-tests|test result:|error(\[|:)|warning: unused)|^[^ ].*(nothing lost|none lost|no invariant broken|sequences from seed|places|calls)$' || true
 wait "$child"
 code=$?
 

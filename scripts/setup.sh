@@ -7,7 +7,7 @@ say() { echo "setup: $*" >&2; }
 # program -> Debian package
 declare -A packages=(
   [cc]=gcc [make]=make [pkg-config]=pkg-config [git]=git
-  [docker]=docker-cli [dockerd]=docker.io
+  [docker]=docker-cli [dockerd]=docker.io [ip]=iproute2 [nsenter]=util-linux
   [docker-registry]=docker-registry [skopeo]=skopeo [docker-compose]=docker-compose
   [rsync]=rsync [getfattr]=attr [getfacl]=acl [setcap]=libcap2-bin
   [zstd]=zstd [tar]=tar [mkfs.xfs]=xfsprogs [mkfs.btrfs]=btrfs-progs

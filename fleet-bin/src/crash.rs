@@ -1,6 +1,7 @@
-//! Crash points of the binary: with the feature `crash-points`, the process dies where `FLEET_CRASH_AT` says.
+//! Crash points of the binary: with the feature `crash-points`, the process dies where `FLEET_CRASH_AT` says, and stops
+//! as on SIGSTOP where `FLEET_PAUSE_AT` says (`*`: everywhere) until somebody lets it go on.
 //!
-//! Without the feature, which is how it ships, nothing can make it die.
+//! Without the feature, which is how it ships, nothing can make it do either.
 
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ pub(crate) fn points() -> Arc<dyn CrashPoints> {
 pub(crate) fn points() -> Arc<dyn CrashPoints> {
     Arc::new(dying::DieAt {
         at: std::env::var("FLEET_CRASH_AT").unwrap_or_default(),
+        pause: std::env::var("FLEET_PAUSE_AT").unwrap_or_default(),
         log: std::env::var_os("FLEET_CRASH_LOG").map(std::path::PathBuf::from),
     })
 }
@@ -28,10 +30,12 @@ mod dying {
     use std::path::PathBuf;
 
     use fleet_core::crash::CrashPoints;
+    use rustix::process::{Signal, getpid, kill_process};
 
-    /// Aborts at one point; notes every point that is passed, so that tests know which there are.
+    /// Aborts at one point, pauses at one or all; notes every point that is passed, so that tests know which there are.
     pub(super) struct DieAt {
         pub(super) at: String,
+        pub(super) pause: String,
         pub(super) log: Option<PathBuf>,
     }
 
@@ -44,6 +48,10 @@ mod dying {
             }
             if point == self.at {
                 std::process::abort();
+            }
+            if point == self.pause || self.pause == "*" {
+                // A test that waits for the pause fails by itself if there is none.
+                let _ = kill_process(getpid(), Signal::STOP);
             }
             false
         }

@@ -109,7 +109,7 @@ impl Call {
             Self::Stop(slot) => engine
                 .stop(&id(slot), Some(Duration::from_secs(20)))
                 .await
-                .map(|stopped| format!("exit {:?}", manner(stopped.exit_code))),
+                .map(|stopped| format!("exit {:?}", stopped.exit_code)),
             Self::Rename(slot, name) => engine.rename(&id(slot), &words.names[*name]).await.map(ok),
             Self::Policy(slot, policy) => {
                 engine.set_restart_policy(&id(slot), *policy).await.map(ok)
@@ -213,22 +213,14 @@ pub(crate) fn show(container: &Container) -> String {
         container.name,
         container.state,
         container.restart_policy,
-        manner(
-            container
-                .exit_code
-                .filter(|_| container.started_at.is_some() && !container.is_up())
-        ),
+        container
+            .exit_code
+            .filter(|_| container.started_at.is_some() && !container.is_up()),
         container.is_up(),
         container.started_at.is_some(),
         container.image,
         container.mounts.len()
     )
-}
-
-/// How a process ended. Which code it chose is the program's affair: one that is stopped before it has set up its signals
-/// ends differently.
-fn manner(exit_code: Option<i64>) -> Option<&'static str> {
-    exit_code.map(|code| if code == 137 { "killed" } else { "ended" })
 }
 
 fn class(error: &PortError) -> String {

@@ -1,10 +1,12 @@
 //! The two engines.
 
+use std::time::Duration;
+
 use fleet_core::ids::ContainerId;
 use fleet_core::ports::ContainerRuntime as _;
 use fleet_core::testing::{FakeEngine, FakeHost, image, instance};
 use fleet_docker::{ConnectOptions, DockerEngine};
-use fleet_testkit::{Image, Lab, try_docker};
+use fleet_testkit::{Image, Lab, get, try_docker, wait_for};
 use tokio::runtime::Runtime;
 
 use crate::call::{Call, NAMES, Words, show};
@@ -121,6 +123,7 @@ impl Real {
             .volume(&words.volume, "/data")
             .options(&["--restart", "always"])
             .start(&words.tags[0]);
+        first.wait_up();
         Sequence {
             real: self,
             words,
@@ -133,12 +136,34 @@ impl Sequence<'_> {
     pub(crate) fn words(&self) -> Words {
         self.words.clone()
     }
+
+    /// Waits until the program of a container that runs answers: before that it has not set up its signals, and a stop
+    /// would end it with another code.
+    fn wait_up(&self, slot: usize) {
+        let inspect = self.real.engine.inspect(&self.slots[slot]);
+        let found = self.real.runtime.block_on(inspect);
+        let Some(container) = found.expect("the engine answers") else {
+            return;
+        };
+        let addresses = container.networks.iter().flat_map(|net| &net.addresses);
+        let Some(address) = addresses.copied().find(|_| container.is_up()) else {
+            return;
+        };
+        wait_for("the program to answer", Duration::from_secs(30), || {
+            let answer = get((address, 8080).into(), "/version", Duration::from_secs(2));
+            answer.map(drop).map_err(|error| error.to_string())
+        });
+    }
 }
 
 impl Side for Sequence<'_> {
     fn ask(&mut self, call: &Call) -> String {
         let asked = call.ask(&self.real.engine, &self.words, &mut self.slots);
-        self.real.runtime.block_on(asked)
+        let answer = self.real.runtime.block_on(asked);
+        if let Call::Start(slot) = call {
+            self.wait_up(*slot);
+        }
+        answer
     }
 
     fn show(&mut self) -> Vec<String> {

@@ -10,7 +10,9 @@
 //! | `/dump` | the rows |
 //!
 //! Environment, usually the image's: `APP_VERSION`, `APP_PORT` (8080), `APP_DATA` (`/data`), and `APP_MODE`, a comma
-//! separated list of what [`Mode`] knows; empty means a program that behaves.
+//! separated list of what [`Mode`] knows; empty means a program that behaves. Where `APP_LOCK` names a folder, the program
+//! holds a lock in it as long as it lives, and writes into `overlaps` there if another one held it already: two versions
+//! that run at a time betray themselves, whatever the engine says of them.
 //!
 //! The server never decides when it ends: the caller hands in how SIGTERM is waited for.
 
@@ -131,6 +133,9 @@ fn port() -> io::Result<u16> {
 fn serve(wait_for_term: impl FnOnce() + Send + 'static) -> io::Result<u8> {
     let mode = Mode::parse(&variable("APP_MODE", "")).map_err(io::Error::other)?;
     let data = PathBuf::from(variable("APP_DATA", "/data"));
+    let _lock = std::env::var_os("APP_LOCK")
+        .map(|folder| hold(Path::new(&folder)))
+        .transpose()?;
     if !mode.ignore_term {
         thread::spawn(move || {
             wait_for_term();
@@ -173,6 +178,23 @@ fn wait(duration: Duration) {
     while let Some(left) = until.checked_duration_since(Instant::now()) {
         thread::park_timeout(left.max(Duration::from_millis(1)));
     }
+}
+
+/// Holds the lock in a folder for as long as the file that it gives is open; notes it if it is held already.
+fn hold(folder: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.append(true).create(true);
+    let lock = options.open(folder.join("lock"))?;
+    if let Err(error) = lock.try_lock() {
+        let mut overlaps = options.open(folder.join("overlaps"))?;
+        writeln!(
+            overlaps,
+            "{} began beside another: {error}",
+            variable("APP_VERSION", "0")
+        )?;
+        overlaps.sync_all()?;
+    }
+    Ok(lock)
 }
 
 /// What a bad migration does: a plain file rewritten shorter, another removed, one added, a link and a folder moved.

@@ -126,7 +126,15 @@ impl Fleet {
     ) -> Result<UpdateReport, FleetError> {
         match &verdict.decision {
             Decision::Leave => return self.report_of(&state.plan.id).await,
-            Decision::Freeze(outcome) => self.record_freeze(&mut state, *outcome, verdict).await?,
+            Decision::Freeze(outcome) => {
+                if *outcome == Outcome::Diverged {
+                    Executor::new(&self.ports.update, progress)
+                        .engine_wait(self.options.engine_wait)
+                        .stand_aside(state.clone())
+                        .await?;
+                }
+                self.record_freeze(&mut state, *outcome, verdict).await?;
+            }
             Decision::Continue | Decision::TurnBack(_) => {
                 if state.outcome.is_none() {
                     self.record_recovery(&mut state, verdict).await?;

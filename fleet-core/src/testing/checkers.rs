@@ -76,9 +76,14 @@ pub(super) struct Checker {
     guards: BTreeSet<ContainerId>,
     alive: BTreeSet<ContainerId>,
     half_restored: BTreeSet<VolumeName>,
+    /// When the last act of a restore was seen, and when that restore began.
+    restoring: Option<(u64, u64)>,
     foreign_at: Option<u64>,
+    /// Somebody else's hand when the update was over.
+    foreign_at_last: bool,
     pruned: bool,
     engine_moved: bool,
+    engine_moved_at_last: bool,
     starts_of_new: u32,
     outcome: Option<Outcome>,
 }
@@ -107,9 +112,12 @@ impl Checker {
             guards: BTreeSet::new(),
             alive: alive.into_iter().collect(),
             half_restored: BTreeSet::new(),
+            restoring: None,
             foreign_at: None,
+            foreign_at_last: false,
             pruned: false,
             engine_moved: false,
+            engine_moved_at_last: false,
             starts_of_new: 0,
             outcome: None,
             before,
@@ -166,14 +174,22 @@ impl Checker {
                 })?;
             }
             Fact::SnapshotTaken(id, writers) => {
-                // Others who write to the volume are caught before a restore, not here.
+                // Containers of others that write to the volume are caught before a restore, not here.
                 let foreign = self.foreign_at.is_some();
-                ensure(writers.is_empty() || foreign, "I8", || {
+                let ours = writers.iter().any(|id| self.ours.contains(id));
+                let excused = foreign && (!ours || self.blind(call));
+                ensure(writers.is_empty() || excused, "I8", || {
                     format!("snapshot {id} was taken while the volume was written to")
                 })?;
             }
             Fact::Restoring(name, users) => {
-                ensure(users.is_empty() || self.blind(call), "I7", || {
+                // One restore is one act, whatever the number of volumes: fleet looks before it, not in the middle.
+                let began = match self.restoring {
+                    Some((last, began)) if call <= last + 1 => began,
+                    _ => call,
+                };
+                self.restoring = Some((call, began));
+                ensure(users.is_empty() || self.blind(began), "I7", || {
                     format!("volume {name} was restored under a running container")
                 })?;
                 ensure(self.outcome != Some(Outcome::Committed), "I9", || {
@@ -182,6 +198,7 @@ impl Checker {
                 self.half_restored.insert(name);
             }
             Fact::Restored(name) => {
+                self.restoring = self.restoring.map(|(_, began)| (call, began));
                 self.half_restored.remove(&name);
             }
             Fact::SnapshotDeleted(id) => {
@@ -201,6 +218,8 @@ impl Checker {
                     "I13",
                     || format!("the outcome {:?} became {outcome:?}", self.outcome),
                 )?;
+                // Who starts something just before it is over cannot be seen either.
+                self.foreign_at_last |= self.blind(call);
                 self.outcome = Some(outcome);
             }
         }
@@ -211,9 +230,13 @@ impl Checker {
         match what {
             Move::EngineRestart { .. } | Move::EngineKill { .. } | Move::Reboot { .. } => {
                 self.engine_moved = true;
+                self.engine_moved_at_last |= self.outcome.is_some();
             }
             Move::Prune => self.pruned = true,
-            Move::Foreign(_) => self.foreign_at = Some(call),
+            Move::Foreign(_) => {
+                self.foreign_at = Some(call);
+                self.foreign_at_last |= self.outcome.is_some();
+            }
             Move::ClockJump { .. } | Move::FreeBytes(_) => {}
         }
     }
@@ -306,6 +329,8 @@ impl Checker {
             .outcome
             .ok_or_else(|| Violation::new("I3", "an update without outcome"))?;
         self.events(store, outcome)?;
+        self.one_version(host)?;
+        self.volumes_stay(host)?;
         match outcome {
             Outcome::NeedsOperator | Outcome::Diverged => return self.frozen(host, state),
             // What somebody else made of the instance meanwhile is theirs.
@@ -347,7 +372,7 @@ impl Checker {
         ensure(holder.image_id == self.new_image, "I4", || {
             "the instance does not run the new image".to_owned()
         })?;
-        self.looks_as_before(&holder, "I4")?;
+        self.looks_as_before(host, &holder, "I4")?;
         let machine = host.machine();
         let tag = machine.tags.get(&self.before.image);
         ensure(tag == Some(&self.new_image), "I4", || {
@@ -369,7 +394,7 @@ impl Checker {
         ensure(self.pruned || holder.id == self.before.id, "I5", || {
             "the old container was made anew".to_owned()
         })?;
-        self.looks_as_before(&holder, "I5")?;
+        self.looks_as_before(host, &holder, "I5")?;
         let machine = host.machine();
         let tag = machine.tags.get(&self.before.image);
         ensure(self.pruned || tag == self.tag_before.as_ref(), "I5", || {
@@ -398,7 +423,7 @@ impl Checker {
         )?;
         let orphaned = host.machine().orphans().any(|ctr| ctr.id == self.before.id);
         if !orphaned {
-            self.looks_as_before(&holder, "I5")?;
+            self.looks_as_before(host, &holder, "I5")?;
         }
         let machine = host.machine();
         let tag = machine.tags.get(&self.before.image);
@@ -416,13 +441,29 @@ impl Checker {
         let before_snapshot = !state.any_started(Step::Start);
         ensure(!dirty || kept || before_snapshot, "I11", || {
             "the snapshot that a person needs is gone".to_owned()
-        })?;
+        })
+    }
+
+    /// However it ended, at most one version runs: what others start beside it, fleet's own makes room for. Only who
+    /// starts one when the update is over has two.
+    fn one_version(&self, host: &FakeHost) -> Checked {
+        let machine = host.machine();
         let up = machine.containers.iter().filter(|ctr| {
             self.ours.contains(&ctr.id) && ctr.process.as_ref().is_some_and(|p| !p.orphan)
         });
         let up = up.count();
-        ensure(up <= 1 || self.foreign_at.is_some(), "I1", || {
-            format!("{up} versions run while a person is asked")
+        ensure(up <= 1 || self.foreign_at_last, "I1", || {
+            format!("{up} versions run at the end")
+        })
+    }
+
+    /// Whatever others did to the containers, the volumes are there; only a prune takes those that nothing holds.
+    fn volumes_stay(&self, host: &FakeHost) -> Checked {
+        let machine = host.machine();
+        let mut names = self.volumes_before.keys();
+        let gone = names.find(|name| !machine.volumes.contains_key(*name));
+        ensure(gone.is_none() || self.pruned, "I6", || {
+            format!("volume {gone:?} is gone")
         })
     }
 
@@ -438,12 +479,23 @@ impl Checker {
     }
 
     /// Policy, networks, mounts and running-or-stopped are what they were.
-    fn looks_as_before(&self, holder: &Container, invariant: &'static str) -> Checked {
+    fn looks_as_before(
+        &self,
+        host: &FakeHost,
+        holder: &Container,
+        invariant: &'static str,
+    ) -> Checked {
         ensure(holder.restart_policy == self.policy, invariant, || {
             format!("the restart policy is {:?}", holder.restart_policy)
         })?;
-        // An engine restart after the end may have left it down, as its policy says.
-        let excused = self.engine_moved && self.policy != RestartPolicy::Always;
+        // An engine restart after the end may have left it down, as its policy says; a kill of the engine then may have
+        // made an orphan of it, and what the engine takes for never started it does not bring up.
+        let orphaned = || {
+            let lost = host.machine().orphans().any(|ctr| ctr.id == holder.id);
+            lost || holder.started_at.is_none()
+        };
+        let excused = self.engine_moved && self.policy != RestartPolicy::Always
+            || self.engine_moved_at_last && orphaned();
         let up = holder.is_up();
         ensure(
             up == self.was_running || excused || self.engine_moved && !self.was_running,

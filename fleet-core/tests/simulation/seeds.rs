@@ -20,12 +20,12 @@ fn count() -> u64 {
     }
 }
 
-/// The seeds of a short run are always the same, so that a change is judged by itself; a long run tells stories that
-/// nobody told before. `FLEET_SEED_FROM` says where to begin.
+/// The seeds of an unoptimised run are always the same, so that a change is judged by itself; an optimised or long run
+/// tells stories that nobody told before. `FLEET_SEED_FROM` says where to begin.
 fn first() -> u64 {
     match std::env::var("FLEET_SEED_FROM") {
         Ok(text) => text.parse().expect("FLEET_SEED_FROM is a number"),
-        Err(_) if std::env::var_os("FLEET_TEST_LONG").is_none() => 0,
+        Err(_) if cfg!(debug_assertions) && std::env::var_os("FLEET_TEST_LONG").is_none() => 0,
         Err(_) => {
             let now = SystemTime::now().duration_since(UNIX_EPOCH);
             now.expect("after 1970").as_secs() * 1_000_000

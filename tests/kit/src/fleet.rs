@@ -30,6 +30,24 @@ pub fn fleet_binary() -> &'static Path {
     })
 }
 
+/// Path of the binary `fleet` with crash points: `$FLEET_CRASH_BIN`, else where `make crash-bin` leaves it.
+///
+/// # Panics
+/// When it is not there: a test that cannot kill anything shows nothing.
+pub fn crash_binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let path = std::env::var_os("FLEET_CRASH_BIN").map(PathBuf::from);
+        let path = path.unwrap_or_else(|| target_dir().join("dist/fleet-crash"));
+        assert!(
+            path.is_file(),
+            "tests that kill need a fleet with crash points, and {} is no file: make crash-bin",
+            path.display()
+        );
+        path
+    })
+}
+
 fn build() -> PathBuf {
     let root = workspace();
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -48,6 +66,7 @@ fn build() -> PathBuf {
 pub struct Fleet {
     folder: tempfile::TempDir,
     docker_host: Option<String>,
+    binary: PathBuf,
 }
 
 /// How a run ended.
@@ -62,7 +81,7 @@ pub struct Ran {
 }
 
 impl Fleet {
-    /// With an empty data directory.
+    /// With an empty data directory, on the engine that this thread uses.
     ///
     /// # Panics
     /// When no temporary folder can be made.
@@ -72,6 +91,16 @@ impl Fleet {
         Self {
             folder,
             docker_host: engine_in_use(),
+            binary: fleet_binary().to_owned(),
+        }
+    }
+
+    /// The same as a binary that can be made to die, see [`crash_binary`](crate::crash_binary).
+    #[must_use]
+    pub fn that_dies() -> Self {
+        Self {
+            binary: crash_binary().to_owned(),
+            ..Self::new()
         }
     }
 
@@ -107,7 +136,7 @@ impl Fleet {
     /// A command with the data directory and no configuration of this machine's.
     #[must_use]
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(fleet_binary());
+        let mut command = Command::new(&self.binary);
         command
             .args(args)
             .env("FLEET_DATA_DIR", self.data_dir())

@@ -20,7 +20,7 @@ mod wait;
 
 pub use app::app_binary;
 pub use docker::{docker, docker_json, try_docker};
-pub use fleet::{Fleet, Ran, fleet_binary};
+pub use fleet::{Fleet, Ran, crash_binary, fleet_binary};
 pub use http::{HttpAnswer, get};
 pub use image::Image;
 pub use lab::Lab;

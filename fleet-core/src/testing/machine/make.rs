@@ -113,10 +113,12 @@ impl Machine {
             && found.image_id == draft.image_id
             && found.state == RunState::Created
             && !draft.guard;
+        let known = |volume: &VolumeName| draft.mounts.iter().any(|m| &m.volume == volume);
+        let mounted = found.mounts.iter().map(|mount| &mount.volume);
         same.then(|| Created {
             id: found.id.clone(),
             warnings: Vec::new(),
-            new_volumes: Vec::new(),
+            new_volumes: mounted.filter(|name| !known(name)).cloned().collect(),
         })
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Ctr, Fact, Hand, Machine};
+use super::{Ctr, Engine, Fact, Hand, Machine};
 use crate::model::RunState;
 use crate::ports::EngineEventKind;
 use crate::time::Timestamp;
@@ -38,7 +38,8 @@ pub enum Move {
     FreeBytes(u64),
 }
 
-/// What somebody else does with a container, found by its name at that moment; without such a container nothing.
+/// What somebody else does with a container, found by its name at that moment; without such a container nothing, and
+/// nobody is excused by it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ForeignMove {
     /// `docker stop`.
@@ -56,22 +57,31 @@ pub enum ForeignMove {
 }
 
 impl Machine {
-    /// Makes a move.
+    /// Makes a move. Whoever wants something of the engine while it is away gets nothing, as fleet itself.
     pub(in super::super) fn make_move(&mut self, what: Move) {
+        let asks_the_engine = matches!(what, Move::Prune | Move::Foreign(_));
+        if asks_the_engine && self.engine != Engine::Up {
+            self.trace
+                .add(self.now, "move", &format!("{what:?}"), "the engine is away");
+            return;
+        }
         self.trace.add(self.now, "move", &format!("{what:?}"), "");
         self.hand = Hand::Other;
+        let mut happened = true;
         match &what {
             Move::EngineRestart { down_for } => self.engine_goes(*down_for, false),
             Move::EngineKill { down_for } => self.engine_goes(*down_for, true),
             Move::Reboot { down_for } => self.reboot(*down_for),
             Move::Prune => self.prune(),
-            Move::Foreign(foreign) => self.foreign(foreign),
+            Move::Foreign(foreign) => happened = self.foreign(foreign),
             // The clock belongs to the host, which moves it.
             Move::ClockJump { .. } => {}
             Move::FreeBytes(bytes) => self.free_bytes = *bytes,
         }
         self.hand = Hand::Engine;
-        self.fact(Fact::Moved(what));
+        if happened {
+            self.fact(Fact::Moved(what));
+        }
     }
 
     /// Containers that do not run, then images, volumes and networks that no container uses.
@@ -96,60 +106,60 @@ impl Machine {
         });
     }
 
-    fn foreign(&mut self, what: &ForeignMove) {
-        let find = |machine: &Self, name: &str| {
-            let mut containers = machine.containers.iter();
-            containers.position(|ctr| ctr.name == name && !ctr.guard)
-        };
-        match what {
-            ForeignMove::Stop(name) => {
-                if let Some(index) = find(self, name) {
-                    let id = self.containers[index].id.clone();
-                    // Somebody else's failure is nobody's concern here.
-                    let _ = self.stop(&id, Some(Duration::ZERO));
-                }
+    /// Somebody else's act; says whether anything came of it.
+    fn foreign(&mut self, what: &ForeignMove) -> bool {
+        let (ForeignMove::Stop(name)
+        | ForeignMove::Start(name)
+        | ForeignMove::Remove(name)
+        | ForeignMove::Rename(name, _)
+        | ForeignMove::Recreate(name)
+        | ForeignMove::TakeName(name)) = what;
+        let mut containers = self.containers.iter();
+        let found = containers.position(|ctr| ctr.name == *name && !ctr.guard);
+        match (what, found) {
+            (ForeignMove::TakeName(_), _) => return self.take_name(name),
+            (_, None) => return false,
+            (ForeignMove::Stop(_), Some(index)) => {
+                let ctr = &self.containers[index];
+                let (id, up) = (ctr.id.clone(), ctr.process.is_some());
+                let restarting = ctr.state == RunState::Restarting;
+                return self.stop(&id, Some(Duration::ZERO)).is_ok() && (up || restarting);
             }
-            ForeignMove::Start(name) => {
-                if let Some(index) = find(self, name) {
-                    let id = self.containers[index].id.clone();
-                    let _ = self.start(&id);
-                }
+            (ForeignMove::Start(_), Some(index)) => {
+                let ctr = &self.containers[index];
+                let (id, up) = (ctr.id.clone(), ctr.process.is_some());
+                return self.start(&id).is_ok() && !up;
             }
-            ForeignMove::Remove(name) => {
-                if let Some(index) = find(self, name) {
-                    self.kill_and_take_away(index);
+            (ForeignMove::Remove(_), Some(index)) => self.kill_and_take_away(index),
+            (ForeignMove::Rename(_, to), Some(index)) => {
+                if self.name_taken(to) {
+                    return false;
                 }
+                self.containers[index].name.clone_from(to);
+                self.announce(index, EngineEventKind::Rename);
             }
-            ForeignMove::Rename(name, to) => {
-                if let Some(index) = find(self, name)
-                    && !self.name_taken(to)
-                {
-                    self.containers[index].name.clone_from(to);
-                    self.announce(index, EngineEventKind::Rename);
+            (ForeignMove::Recreate(_), Some(index)) => {
+                let mut frozen = self.frozen(index);
+                self.kill_and_take_away(index);
+                if let Some(image) = self.tags.get(&frozen.container.image) {
+                    frozen.container.image_id = image.clone();
                 }
-            }
-            ForeignMove::Recreate(name) => {
-                if let Some(index) = find(self, name) {
-                    let mut frozen = self.frozen(index);
-                    self.kill_and_take_away(index);
-                    if let Some(image) = self.tags.get(&frozen.container.image) {
-                        frozen.container.image_id = image.clone();
-                    }
-                    self.run_by_hand(&frozen);
-                }
-            }
-            ForeignMove::TakeName(name) => {
-                if !self.name_taken(name)
-                    && let Some(like) = self.containers.first().map(|_| self.frozen(0))
-                {
-                    let mut frozen = like;
-                    frozen.container.name.clone_from(name);
-                    frozen.container.mounts.clear();
-                    frozen.engine = serde_json::Value::Null;
-                    self.run_by_hand(&frozen);
-                }
+                self.run_by_hand(&frozen);
             }
         }
+        true
+    }
+
+    fn take_name(&mut self, name: &str) -> bool {
+        if self.name_taken(name) || self.containers.is_empty() {
+            return false;
+        }
+        let mut frozen = self.frozen(0);
+        name.clone_into(&mut frozen.container.name);
+        frozen.container.mounts.clear();
+        frozen.engine = serde_json::Value::Null;
+        self.run_by_hand(&frozen);
+        true
     }
 
     fn run_by_hand(&mut self, frozen: &crate::model::FrozenSpec) {

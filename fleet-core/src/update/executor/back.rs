@@ -8,6 +8,7 @@ use super::Run;
 use super::error::{StepError, chain};
 use super::look::{infrastructure, stuck};
 use super::prepare::local_tag;
+use crate::ids::ContainerId;
 use crate::model::{Container, EngineHealth, RestartPolicy};
 use crate::ports::{CreateRequest, Names, PortErrorKind, RestoreRequest};
 
@@ -239,14 +240,15 @@ impl Run<'_> {
     }
 
     pub(super) async fn start_old(&mut self, member: usize) -> Result<Facts, StepError> {
-        let Some(old) = self.old(member).await? else {
-            return Err(infrastructure(
-                "the old container was removed by somebody else",
-            ));
+        let (old, restored) = match self.old(member).await? {
+            Some(old) => (old, None),
+            // A prune takes what does not run yet, also what was just made again.
+            None => self.old_made_again(member).await?,
         };
         if old.is_up() {
             return Ok(Facts {
                 back_at: Some(self.ports.clock.now()),
+                restored,
                 ..Facts::default()
             });
         }
@@ -270,8 +272,21 @@ impl Run<'_> {
         result?;
         Ok(Facts {
             back_at: Some(self.ports.clock.now()),
+            restored,
             ..Facts::default()
         })
+    }
+
+    async fn old_made_again(
+        &mut self,
+        member: usize,
+    ) -> Result<(Container, Option<ContainerId>), StepError> {
+        let name = self.state.plan.members[member].instance.name.to_string();
+        let restored = self.make_old_again(member, name).await?.restored;
+        let gone = || infrastructure("the old container was removed by somebody else");
+        let id = restored.clone().ok_or_else(gone)?;
+        let old = self.ports.runtime.inspect(&id).await?.ok_or_else(gone)?;
+        Ok((old, restored))
     }
 
     pub(super) async fn arm_old(&mut self, member: usize) -> Result<Facts, StepError> {
@@ -353,6 +368,8 @@ impl Run<'_> {
             if let Some(new) = self.new_container(member).await? {
                 // The answer to the creation may have been lost, and with it which volumes it brought.
                 volumes.extend(self.volumes_made_for(member, &new));
+                // Somebody may have started it meanwhile.
+                self.stop_container(&new, None).await?;
                 self.watch.ours(&new.id);
                 self.ports.runtime.remove(&new.id).await?;
             }

@@ -29,6 +29,7 @@ impl Run<'_> {
                 old.id.short()
             )));
         }
+        self.nobody_started_the_new(member).await?;
         if old.restart_policy != RestartPolicy::No {
             self.ports
                 .runtime
@@ -45,6 +46,7 @@ impl Run<'_> {
                 "a process of the old container lives on without the engine: {orphan}"
             )));
         }
+        self.nobody_started_the_new(member).await?;
         let exit_code = self
             .stop_container(&old, self.state.plan.members[member].stop_grace)
             .await?;
@@ -52,6 +54,24 @@ impl Run<'_> {
             exit_code,
             ..Facts::default()
         })
+    }
+
+    /// Until fleet starts it, the new container does not run. One that somebody started is stopped, since it writes to the
+    /// volumes of the old one, and the update does not go on.
+    async fn nobody_started_the_new(&mut self, member: usize) -> Result<(), StepError> {
+        if self.state.forced_forward {
+            return Ok(());
+        }
+        let new = self.new_container(member).await?;
+        let Some(new) = new.filter(Container::is_up) else {
+            return Ok(());
+        };
+        self.stop_container(&new, self.state.plan.members[member].stop_grace)
+            .await?;
+        Err(StepError::Diverged(format!(
+            "somebody started the new container {} before its time",
+            new.id.short()
+        )))
     }
 
     /// Stops a container and sees to it that its process is gone; a stop whose answer was lost may go on.
@@ -102,6 +122,7 @@ impl Run<'_> {
                 "somebody started the old container again after the stop".to_owned(),
             ));
         }
+        self.nobody_started_the_new(member).await?;
         let request = self.snapshot_request(member, consistency)?;
         let info = match self.ports.snapshots.take(&request, self.progress).await {
             Ok(info) => info,
@@ -179,7 +200,7 @@ impl Run<'_> {
                 "a process of the new container lives on without the engine: {orphan}"
             )));
         }
-        if let Some(other) = self.writer_beside(member).await? {
+        if let Some(other) = self.version_beside(&new.id).await? {
             return Err(StepError::Diverged(other));
         }
         let result = self.ports.runtime.start(&new.id).await;
@@ -199,37 +220,10 @@ impl Run<'_> {
         })
     }
 
-    /// The old container, if it runs although it was stopped.
-    async fn writer_beside(&self, member: usize) -> Result<Option<String>, StepError> {
-        let old = self.old(member).await?;
-        Ok(old.filter(Container::is_up).map(|old| {
-            format!(
-                "somebody started the parked container {} of {}",
-                old.id.short(),
-                self.state.plan.members[member].instance
-            )
-        }))
-    }
-
     pub(super) async fn arm(&mut self, member: usize) -> Result<Facts, StepError> {
         let policy = self.frozen(member)?.container.restart_policy;
-        let Some(mut new) = self.new_container(member).await? else {
-            return Err(StepError::Diverged(
-                "the new container was removed by somebody else".to_owned(),
-            ));
-        };
-        if self.state.was_running(member) && !new.is_up() {
-            // Only a reboot or an engine restart after the gate leaves it down: its policy was `no` until now.
-            if self.state.recoveries == 0 && !self.engine_lost {
-                return Err(StepError::Failed(Cause::new(
-                    Fault::Release,
-                    "the new container ended after it had passed",
-                )));
-            }
-            self.ports.runtime.start(&new.id).await?;
-            self.watch.ours(&new.id);
-            new = self.new_or_gone(member).await?;
-        }
+        let gone = || StepError::Diverged("the new container was removed by somebody else".into());
+        let new = self.new_container(member).await?.ok_or_else(gone)?;
         let name = self.state.plan.members[member].instance.name.as_str();
         if new.name != name {
             return Err(StepError::Diverged(format!(
@@ -237,11 +231,27 @@ impl Run<'_> {
                 new.name
             )));
         }
+        // The last look before the commit: events may have been missed while the engine was away.
+        if let Some(other) = self.version_beside(&new.id).await? {
+            return Err(StepError::Diverged(other));
+        }
         if new.restart_policy != policy {
             self.ports
                 .runtime
                 .set_restart_policy(&new.id, policy)
                 .await?;
+        }
+        let new = self.new_container(member).await?.ok_or_else(gone)?;
+        if self.state.was_running(member) && !new.is_up() {
+            // Only a reboot or an engine restart after the gate leaves it down: its policy was `no` until now.
+            if self.state.recoveries == 0 && !self.engine_lost && !self.watch.lost() {
+                return Err(StepError::Failed(Cause::new(
+                    Fault::Release,
+                    "the new container ended after it had passed",
+                )));
+            }
+            self.ports.runtime.start(&new.id).await?;
+            self.watch.ours(&new.id);
         }
         Ok(Facts::default())
     }

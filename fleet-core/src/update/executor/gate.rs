@@ -109,6 +109,9 @@ impl Run<'_> {
         let mut last_reason = String::from("it was never asked");
         let mut run_of = None;
         loop {
+            if let Some(what) = self.foreign_hand(super::Step::Gate) {
+                return Err(StepError::Diverged(what));
+            }
             let now = self.ports.clock.monotonic();
             match self.ask(id, spec, &mut run_of).await {
                 Ok(Answer::Pass) => {
@@ -177,7 +180,8 @@ impl Run<'_> {
                     () = changed => {}
                 }
             }
-            if self.watch.has_died(id) || self.watch.lost() {
+            let foreign = self.foreign_hand(super::Step::Gate).is_some();
+            if foreign || self.watch.has_died(id) || self.watch.lost() {
                 return;
             }
         }
@@ -253,6 +257,9 @@ impl Run<'_> {
                     "a process of the container lives on without the engine: {orphan}"
                 )));
             }
+            if let Some(other) = self.version_beside(id).await? {
+                return Err(StepError::Diverged(other));
+            }
             let result = self.ports.runtime.start(id).await;
             self.watch.ours(id);
             return Ok(result.map(|_| ())?);
@@ -283,7 +290,7 @@ impl Run<'_> {
         match self.ports.runtime.info().await {
             Ok(_) if !self.watch.lost() => Ok(()),
             Ok(_) => {
-                self.watch = super::Watch::start(self.ports, &self.state).await;
+                self.watch.start_again(self.ports).await;
                 Ok(())
             }
             Err(error) => Ok(self.wait_for_engine(super::Step::Gate, &error).await?),

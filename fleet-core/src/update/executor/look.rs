@@ -100,6 +100,33 @@ impl Run<'_> {
         all.filter(|name| !old.contains(name)).collect()
     }
 
+    /// The other version of the same instance, if it runs: no start beside it.
+    pub(super) async fn version_beside(
+        &self,
+        id: &ContainerId,
+    ) -> Result<Option<String>, StepError> {
+        for member in 0..self.state.members.len() {
+            let old = self.state.old_id(member);
+            let new = self.facts(member).candidate.as_ref();
+            let other = match new {
+                Some(new) if new == id => Some(old),
+                new if old == id => new,
+                _ => None,
+            };
+            let Some(other) = other else { continue };
+            let found = self.ports.runtime.inspect(other).await?;
+            if found.is_some_and(|other| other.is_up()) {
+                let what = if other == old { "parked" } else { "new" };
+                return Ok(Some(format!(
+                    "somebody started the {what} container {} of {}",
+                    other.short(),
+                    self.state.plan.members[member].instance
+                )));
+            }
+        }
+        Ok(None)
+    }
+
     /// Containers that run and mount one of these volumes, guards, helpers and those of this update aside.
     pub(super) async fn others_on_volumes(
         &self,

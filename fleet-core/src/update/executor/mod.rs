@@ -89,21 +89,33 @@ impl<'a> Executor<'a> {
     /// # Cancel safety
     /// Dropping the future is the same as a crash: the journal says where it was.
     pub async fn run(&self, state: UpdateState) -> Result<UpdateState, SagaError> {
-        let watch = Watch::start(self.ports, &state).await;
-        let mut run = Run {
+        let mut run = self.begin(state).await;
+        run.drive().await?;
+        Ok(run.state)
+    }
+
+    /// Stops the new container of an update where somebody else's hand lets the old one, or another in its place, run
+    /// beside it: before an update is frozen as diverged.
+    ///
+    /// # Errors
+    /// The engine stayed away.
+    pub async fn stand_aside(&self, state: UpdateState) -> Result<(), SagaError> {
+        self.begin(state).await.stand_aside(Step::StopNew).await
+    }
+
+    async fn begin(&self, state: UpdateState) -> Run<'a> {
+        Run {
             ports: self.ports,
             progress: self.progress,
             engine_wait: self.engine_wait,
             stopping: self.stopping,
             state,
-            watch,
+            watch: Watch::start(self.ports).await,
             pending: JournalWrite::default(),
             unrecorded: Vec::new(),
             engine_lost: false,
             start_refused: false,
-        };
-        run.drive().await?;
-        Ok(run.state)
+        }
     }
 }
 
@@ -261,7 +273,7 @@ impl Run<'_> {
         loop {
             match self.ports.runtime.info().await {
                 Ok(_) => {
-                    self.watch = Watch::start(self.ports, &self.state).await;
+                    self.watch.start_again(self.ports).await;
                     return Ok(());
                 }
                 Err(last)

@@ -9,7 +9,7 @@ use super::look::infrastructure;
 use crate::ids::{ContainerId, ImageId, VolumeName};
 use crate::image::ImageRef;
 use crate::model::{
-    Consistency, Container, EngineHealth, Mount, MountKind, SnapshotChoice, VolumeSource,
+    Consistency, Container, EngineHealth, Mount, MountKind, RunState, SnapshotChoice, VolumeSource,
 };
 use crate::ports::{
     CandidateRequest, CreateRequest, GuardRequest, Names, PortErrorKind, ProbeTarget, ProbeVerdict,
@@ -189,6 +189,12 @@ impl Run<'_> {
     }
 
     pub(super) async fn create_candidate(&mut self, member: usize) -> Result<Facts, StepError> {
+        let frozen = self.frozen(member)?.clone();
+        let image_id = self
+            .facts(member)
+            .image_id
+            .clone()
+            .unwrap_or_else(|| frozen.container.image_id.clone());
         let plan = &self.state.plan.members[member];
         let name = Names::candidate(&plan.instance.name, &self.state.plan.id);
         if let Some(found) = self.ports.runtime.find(&name).await? {
@@ -197,18 +203,13 @@ impl Run<'_> {
                     "the name {name} is held by a container that fleet did not make"
                 )));
             }
-            // The answer to an earlier creation was lost. What it made is never started yet: make it anew, so that
-            // what the creation reports is known.
-            self.ports.runtime.remove(&found.id).await?;
-            let volumes = self.volumes_made_for(member, &found);
-            self.remove_made_volumes(&volumes).await?;
+            // The answer to an earlier creation was lost. The runtime takes up what it made, unless it is of no use.
+            if found.image_id != image_id || found.state != RunState::Created {
+                self.ports.runtime.remove(&found.id).await?;
+                let volumes = self.volumes_made_for(member, &found);
+                self.remove_made_volumes(&volumes).await?;
+            }
         }
-        let frozen = self.frozen(member)?.clone();
-        let image_id = self
-            .facts(member)
-            .image_id
-            .clone()
-            .unwrap_or_else(|| frozen.container.image_id.clone());
         let request = CandidateRequest {
             update: self.state.plan.id,
             name,

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::super::program::{outcome_of_going_back, quarantines};
 use super::super::{Cause, Direction, Entry, Facts, Fault, Outcome, Phase, Step};
 use super::error::StepError;
-use super::{Run, SagaError, is_clean_up};
+use super::{RETRY_PAUSE, Run, SagaError, UNKNOWN_TRIES, is_clean_up};
 use crate::ports::{Deployed, Quarantined};
 use crate::record::{EventKind, NewEvent};
 
@@ -109,10 +109,21 @@ impl Run<'_> {
             );
             return self.flush().await;
         }
-        if let Err(StepError::Abort(error)) = self.stop_ours_beside_theirs().await {
-            return Err(error);
-        }
+        self.stand_aside(step).await?;
         self.end(Outcome::Diverged, reason).await
+    }
+
+    /// Stops what is fleet's and runs beside somebody else's, trying again while that fails.
+    pub(super) async fn stand_aside(&mut self, step: Step) -> Result<(), SagaError> {
+        for _ in 0..UNKNOWN_TRIES {
+            match self.stop_ours_beside_theirs().await {
+                Err(StepError::Unknown(error)) => self.wait_for_engine(step, &error).await?,
+                Err(StepError::Abort(error)) => return Err(error),
+                Err(StepError::Failed(_)) => self.ports.clock.sleep(RETRY_PAUSE).await,
+                _ => break,
+            }
+        }
+        Ok(())
     }
 
     /// Gives the update an outcome that freezes it.

@@ -30,7 +30,7 @@ pub(super) struct Watch {
 
 impl Watch {
     /// Subscribes. An engine that cannot be asked for its events is watched by looking alone.
-    pub(super) async fn start(ports: &UpdatePorts, _state: &UpdateState) -> Self {
+    pub(super) async fn start(ports: &UpdatePorts) -> Self {
         let stream = match ports.runtime.events().await {
             Ok(stream) => Some(Mutex::new(stream)),
             Err(error) => {
@@ -47,6 +47,14 @@ impl Watch {
             died: none(),
             lost: false,
         }
+    }
+
+    /// Subscribes anew after the engine was away. What others did to containers before that is still so.
+    pub(super) async fn start_again(&mut self, ports: &UpdatePorts) {
+        self.drain();
+        let before = std::mem::replace(self, Self::start(ports).await);
+        self.started = before.started;
+        self.destroyed = before.destroyed;
     }
 
     /// Takes in what has arrived, without waiting.

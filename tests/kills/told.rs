@@ -1,0 +1,69 @@
+//! What a run of fleet said, and what the story of one update came to.
+
+use std::time::{Duration, Instant};
+
+use fleet_testkit::Fleet;
+use serde_json::Value;
+
+/// What happened to the host while an update was told, as far as it excuses a difference.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Blows {
+    /// `docker system prune -af --volumes`: what does not run may be made anew.
+    pub(crate) pruned: bool,
+    /// The engine went away and came back: what ran may have been restarted.
+    pub(crate) restarted: bool,
+}
+
+/// How an update ended.
+#[derive(Debug, Clone)]
+pub(crate) struct Told {
+    /// The outcome that fleet gave; none if no update was open any more, or yet.
+    pub(crate) outcome: Option<String>,
+    pub(crate) blows: Blows,
+}
+
+impl Told {
+    pub(crate) fn new(outcome: Option<String>) -> Self {
+        Self {
+            outcome,
+            blows: Blows::default(),
+        }
+    }
+
+    /// Whether a person is asked.
+    pub(crate) fn asks(&self) -> bool {
+        matches!(self.outcome.as_deref(), Some("needs_operator" | "diverged"))
+    }
+
+    pub(crate) fn after(self, blows: Blows) -> Self {
+        Self { blows, ..self }
+    }
+}
+
+/// The outcome in the JSON of `fleet update`.
+pub(crate) fn outcome_of_update(stdout: &[u8]) -> Option<String> {
+    let document: Value = serde_json::from_slice(stdout).ok()?;
+    Some(document["updates"][0]["outcome"].as_str()?.to_owned())
+}
+
+/// Runs `fleet recover` once; gives the outcome of the update that was open, if one was.
+#[track_caller]
+pub(crate) fn recover(fleet: &Fleet) -> Option<String> {
+    let begun = Instant::now();
+    let (code, document) = fleet.json(&["recover"]);
+    let took = begun.elapsed();
+    let recoveries = document["recoveries"].as_array().expect("a list");
+    assert!(recoveries.len() <= 1, "one instance, {document}");
+    let recovery = recoveries.first()?;
+    assert!(recovery["error"].is_null(), "still open: {document}");
+    let outcome = recovery["outcome"].as_str();
+    let outcome = outcome.unwrap_or_else(|| panic!("no outcome in {document}"));
+    let expect = match outcome {
+        "needs_operator" | "diverged" => 30,
+        "rolled_back" => 20,
+        _ => 0,
+    };
+    assert_eq!(code, expect, "{document}");
+    assert!(took < Duration::from_secs(60), "it took {took:?}");
+    Some(outcome.to_owned())
+}
