@@ -62,6 +62,26 @@ fn a_seed_tells_the_same_story_twice() {
 #[test]
 fn seeds_that_found_a_bug_hold() {
     for (seed, found) in [
+        (
+            15_094_204_669,
+            "a recovery that froze an update left both versions running",
+        ),
+        (
+            35_723_615_411,
+            "the engine was away when fleet's container was to make room",
+        ),
+        (
+            28_539_704_613,
+            "an engine restart just before the policy was set was committed as running",
+        ),
+        (
+            14_047_009_373,
+            "a start of the parked container while the engine was away was overlooked",
+        ),
+        (
+            9_891_610_561,
+            "a new container that somebody started before its time was not noticed",
+        ),
         (1_747, "a checker blamed fleet for a name that others gave"),
         (
             1_795_681_087_004_550,
