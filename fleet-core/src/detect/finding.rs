@@ -63,6 +63,22 @@ pub enum Hold {
     },
 }
 
+impl Hold {
+    /// Stable word for scripts.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NotAllowed => "not_allowed",
+            Self::Quarantined => "known_bad",
+            Self::MovedBackwards => "moved_backwards",
+            Self::TooYoung { .. } => "too_young",
+        }
+    }
+
+    /// The holds that do not end by themselves: somebody must know of them.
+    pub const ALERTS: [Self; 3] = [Self::NotAllowed, Self::Quarantined, Self::MovedBackwards];
+}
+
 impl fmt::Display for Hold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

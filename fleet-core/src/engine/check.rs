@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Fleet, FleetError};
+use super::{Fleet, FleetError, alerts};
 use crate::detect::{self, Finding, Known, Subject};
 use crate::ids::{HostId, InstanceId};
 use crate::image::Digest;
@@ -75,6 +75,19 @@ impl Fleet {
                 }),
                 ..NewEvent::new(now, EventKind::UpdateAvailable, actor)
             });
+        }
+        for finding in &findings {
+            let before = earlier
+                .iter()
+                .find(|known| known.instance == finding.instance);
+            let managed = survey.workload(finding.instance.name.as_str());
+            let changes = alerts::changed(finding, before).into_iter();
+            events.extend(changes.map(|(kind, data)| NewEvent {
+                tenant: managed.map(|managed| managed.settings.tenant.clone()),
+                instance: Some(finding.instance.clone()),
+                data,
+                ..NewEvent::new(now, kind, actor)
+            }));
         }
         if !events.is_empty() {
             self.ports.events.record(events).await?;

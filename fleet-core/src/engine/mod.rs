@@ -6,6 +6,7 @@
 pub mod rollout;
 
 mod admit;
+mod alerts;
 mod check;
 mod daemon;
 mod error;
