@@ -1,7 +1,7 @@
 //! The one place where adapters meet ports.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use fleet_core::engine::rollout::Orchestrator;
@@ -44,6 +44,8 @@ pub(crate) struct Context {
     pub(crate) ui: Ui,
     /// Time.
     pub(crate) clock: Arc<SystemClock>,
+    /// Helper containers, where there are any.
+    helpers: OnceLock<DockerHelpers>,
 }
 
 /// The stores, opened to change them.
@@ -96,6 +98,7 @@ impl Context {
             out,
             ui,
             clock: Arc::new(SystemClock::new()),
+            helpers: OnceLock::new(),
         })
     }
 
@@ -220,7 +223,8 @@ impl Context {
     async fn fleet(&self, dir: &DataDir, store: SqliteStore) -> Outcome<Fleet> {
         let engine = self.engine().await?;
         let store = Arc::new(store);
-        let (snapshots, probe) = self.hands(dir, &engine).await?;
+        let own_container = own_container(&engine).await?;
+        let (snapshots, probe) = self.hands(dir, &engine, own_container.is_some()).await?;
         let engine = Arc::new(engine);
         let update = UpdatePorts {
             runtime: engine.clone(),
@@ -248,7 +252,7 @@ impl Context {
                 .clone()
                 .unwrap_or_else(|| DEFAULT_PREFIX.to_owned()),
             keep_snapshots: config.snapshots.keep,
-            own_container: own_container(),
+            own_container,
             image_policy: config.images.policy()?,
             ..FleetOptions::default()
         };
@@ -260,20 +264,30 @@ impl Context {
         &self,
         dir: &DataDir,
         engine: &DockerEngine,
+        contained: bool,
     ) -> Outcome<(Arc<dyn SnapshotStore>, Arc<dyn HealthProbe>)> {
         let local = self.snapshots_in(dir)?;
         let root = engine.info().await?.root_dir;
-        if own_container().is_none() && Path::new(&root).join("volumes").is_dir() {
+        if !contained && volumes_are_ours(Path::new(&root)) {
             return Ok((Arc::new(local), Arc::new(engine.clone())));
         }
         let executable = std::env::current_exe()
             .or_exit(Exit::Failed, "fleet's own executable cannot be found")?;
-        let helpers = DockerHelpers::new(engine.clone(), executable, vec!["__helper".to_owned()]);
+        let helpers = self.helpers.get_or_init(|| {
+            DockerHelpers::new(engine.clone(), executable, vec!["__helper".to_owned()])
+        });
         let probe = HelperProbe::new(engine.clone(), helpers.clone());
         Ok((
-            Arc::new(HelperSnapshotStore::new(local, Arc::new(helpers))),
+            Arc::new(HelperSnapshotStore::new(local, Arc::new(helpers.clone()))),
             Arc::new(probe),
         ))
+    }
+
+    /// Waits until helper containers that a command used are gone.
+    pub(crate) async fn settle(&self) {
+        if let Some(helpers) = self.helpers.get() {
+            helpers.settle().await;
+        }
     }
 
     /// Connects to the engine.
@@ -409,17 +423,60 @@ fn host_options(host: &RegistryConfig) -> HostOptions {
     }
 }
 
-/// The container in which fleet itself runs, if it does: its id is in the path of a file that the engine mounts.
-fn own_container() -> Option<ContainerId> {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
-    let line = mounts
+/// Whether this process can read and write the volumes of an engine whose files lie in `root`.
+pub(crate) fn volumes_are_ours(root: &Path) -> bool {
+    rustix::process::geteuid().is_root() && std::fs::read_dir(root.join("volumes")).is_ok()
+}
+
+/// The container of this engine in which fleet itself runs, if it does.
+///
+/// # Errors
+/// The engine cannot be asked.
+async fn own_container(engine: &DockerEngine) -> Outcome<Option<ContainerId>> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    // A container of another engine, within which this one runs, is not known here.
+    match container_of(&mounts) {
+        Some(id) => Ok(engine.inspect(&id).await?.map(|container| container.id)),
+        None => Ok(None),
+    }
+}
+
+/// The id of a container by its mounts: it is in the path of a file that the engine mounts.
+fn container_of(mountinfo: &str) -> Option<ContainerId> {
+    let line = mountinfo
         .lines()
         .find(|line| line.contains(" /etc/hostname "))?;
-    let (_, rest) = line.split_once("/containers/")?;
+    let path = line.split(' ').nth(3)?;
+    let (_, rest) = path.rsplit_once("/containers/")?;
     ContainerId::new(rest.split('/').next()?).ok()
 }
 
 /// The file as people see it, for messages.
 pub(crate) fn shown(path: Option<&Path>) -> String {
     path.map_or_else(|| "none".to_owned(), |path| path.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_own_container_is_in_the_path_of_its_hostname() {
+        let id = "ab".repeat(32);
+        let line = |root: &str| {
+            format!(
+                "22 1 8:1 / /data rw - ext4 /dev/sda1 rw\n\
+                 680 661 254:1 {root}/{id}/hostname /etc/hostname rw,relatime - ext4 /dev/vda1 rw\n"
+            )
+        };
+        let found = ContainerId::new(id.clone()).ok();
+        assert!(found.is_some());
+        assert_eq!(container_of(&line("/var/lib/docker/containers")), found);
+        assert_eq!(
+            container_of(&line("/srv/containers/docker/containers")),
+            found
+        );
+        assert_eq!(container_of(&line("/srv")), None);
+        assert_eq!(container_of(""), None);
+    }
 }

@@ -73,7 +73,11 @@ fn run(cli: Cli) -> Outcome {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let ended = runtime.block_on(commands::run(&context, cli.command));
+    let ended = runtime.block_on(async {
+        let outcome = commands::run(&context, cli.command).await;
+        context.settle().await;
+        outcome
+    });
     // What a thread still copies is of no use any more; recovery throws it away.
     runtime.shutdown_background();
     ended

@@ -3,6 +3,7 @@
 mod commit;
 mod cutter;
 mod daemon;
+mod contained;
 mod demo;
 mod errors;
 mod gate;

@@ -1,18 +1,21 @@
 //! What helpers need of the engine: an image made here, and a container whose pipes we hold.
 
 use bollard::container::LogOutput;
-use bollard::query_parameters::{AttachContainerOptionsBuilder, CreateImageOptionsBuilder};
+use bollard::query_parameters::{
+    AttachContainerOptionsBuilder, CreateImageOptionsBuilder, RemoveImageOptions,
+};
 use bytes::Bytes;
-use fleet_core::ids::ContainerId;
+use fleet_core::ids::{ContainerId, VolumeName};
 use fleet_core::ports::PortError;
 use futures::StreamExt;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 
 use super::{CALL_LIMIT, DockerEngine, WORK_LIMIT, limited};
 use crate::error;
 use crate::helper::Pipes;
+use crate::json::{list, text};
 
 /// Most bytes of a helper's complaints that are logged.
 const COMPLAINT_MOST: usize = 4096;
@@ -27,7 +30,7 @@ impl DockerEngine {
     pub(crate) async fn import_image(
         &self,
         name: &str,
-        archive: Vec<u8>,
+        archive: Bytes,
         change: &str,
     ) -> Result<(), PortError> {
         let op = "import an image";
@@ -38,7 +41,7 @@ impl DockerEngine {
             .tag(tag)
             .changes(vec![change.to_owned()])
             .build();
-        let body = bollard::body_full(Bytes::from(archive));
+        let body = bollard::body_full(archive);
         let mut items = Box::pin(self.docker.create_image(Some(options), Some(body), None));
         let reading = async {
             while let Some(item) = items.next().await {
@@ -49,6 +52,64 @@ impl DockerEngine {
         tokio::time::timeout(WORK_LIMIT, reading)
             .await
             .map_err(|_| error::timeout(op))?
+    }
+
+    /// Removes the images of a label that are of a repository, or of none, and that nobody uses; `current` stays.
+    pub(crate) async fn remove_labelled_images(
+        &self,
+        label: &str,
+        repository: &str,
+        current: &str,
+    ) -> Result<(), PortError> {
+        let op = "remove images of former helpers";
+        let filter = json!({ "label": [label] }).to_string();
+        let query = [("filters", filter.as_str())];
+        let listed = self
+            .raw
+            .get(op, &["images", "json"], &query, CALL_LIMIT)
+            .await?
+            .unwrap_or_default();
+        for image in list(&listed) {
+            let tags: Vec<&str> = list(&image["RepoTags"])
+                .iter()
+                .map(text)
+                .filter(|tag| *tag != "<none>:<none>")
+                .collect();
+            let of_repository = |tag: &&str| tag.split(':').next() == Some(repository);
+            if tags.contains(&current) || !tags.iter().all(of_repository) {
+                continue;
+            }
+            // One that is used is refused by the engine, which is as it should be.
+            let reference = tags.first().copied().unwrap_or(text(&image["Id"]));
+            let call = self
+                .docker
+                .remove_image(reference, None::<RemoveImageOptions>, None);
+            if let Err(error) = limited(op, WORK_LIMIT, call).await {
+                tracing::debug!(image = reference, error = %error, "an image stays");
+            }
+        }
+        Ok(())
+    }
+
+    /// Containers that carry a label and mount a volume, with the value of another label.
+    pub(crate) async fn labelled_at_volume(
+        &self,
+        label: &str,
+        value_of: &str,
+        volume: &VolumeName,
+    ) -> Result<Vec<(ContainerId, String)>, PortError> {
+        let filter = json!({ "label": [label], "volume": [volume] }).to_string();
+        let query = [("all", "1"), ("filters", filter.as_str())];
+        let listed = self
+            .raw
+            .get("list helpers", &["containers", "json"], &query, CALL_LIMIT)
+            .await?
+            .unwrap_or_default();
+        let found = list(&listed).iter().filter_map(|entry| {
+            let id = ContainerId::new(text(&entry["Id"])).ok()?;
+            Some((id, text(&entry["Labels"][value_of]).to_owned()))
+        });
+        Ok(found.collect())
     }
 
     /// Makes a container, takes its pipes, starts it.

@@ -1,41 +1,53 @@
 //! Helpers as containers of the engine.
 
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use fleet_core::ids::ContainerId;
 use fleet_core::model::VolumeSource;
 use fleet_core::model::labels::KIND;
-use fleet_core::ports::{ContainerRuntime, PortError, PortErrorKind};
-use serde_json::json;
-use tokio::sync::OnceCell;
+use fleet_core::ports::PortError;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
 
-use super::store::{Connect, Connection};
+use super::image::HelperImage;
+use super::store::{Access, Connect, Connection};
 use crate::engine::DockerEngine;
-use crate::volume::exchange::Sha256Hash;
 
-const OP: &str = "start a helper";
+pub(super) const OP: &str = "start a helper";
 /// What its label says.
-const HELPER_KIND: &str = "helper";
+pub(super) const HELPER_KIND: &str = "helper";
 /// Where the program lies in the helper's image.
-const PROGRAM: &str = "/fleet";
-/// Repository of the helper's image.
-const REPOSITORY: &str = "fleet-helper";
+pub(super) const PROGRAM: &str = "/fleet";
+/// Label: which fleet started it, by a name that each process makes anew.
+const OWNER: &str = "io.fleet.helper.owner";
+/// Label: present on a helper that may write to its volumes.
+const WRITES: &str = "io.fleet.helper.writes";
 /// Frames on the way between the engine's stream and the thread that reads or writes.
 const QUEUE: usize = 16;
+/// How often a helper is tried whose image goes away between a look and the start.
+const TRIES: u32 = 3;
+/// Longest wait for helpers to be gone at the end of a command.
+const SETTLE_LIMIT: Duration = Duration::from_secs(20);
 
 /// Starts helpers on an engine.
+///
+/// A helper ends when its input does, so it never outlives the process that asks it for long, and the engine removes
+/// what ended. What it was doing at that moment it may still finish: a helper that writes is ended by the next fleet
+/// before that works on the same volumes.
 #[derive(Debug, Clone)]
 pub struct DockerHelpers {
     engine: DockerEngine,
-    executable: PathBuf,
+    image: HelperImage,
     /// The hidden subcommand that calls [`super::serve`].
     arguments: Vec<String>,
-    image: Arc<OnceCell<String>>,
+    owner: String,
+    /// Removals of helpers that are under way.
+    removals: TaskTracker,
 }
 
 impl DockerHelpers {
@@ -44,72 +56,80 @@ impl DockerHelpers {
     pub fn new(engine: DockerEngine, executable: PathBuf, arguments: Vec<String>) -> Self {
         Self {
             engine,
-            executable,
+            image: HelperImage::of(executable),
             arguments,
-            image: Arc::default(),
+            owner: uuid::Uuid::now_v7().simple().to_string(),
+            removals: TaskTracker::new(),
         }
     }
 
-    /// Makes the image if the engine does not have it; its name.
-    async fn image(&self) -> Result<&str, PortError> {
-        let made = self.image.get_or_try_init(|| async {
-            let path = self.executable.clone();
-            let program = tokio::task::spawn_blocking(move || read_static(&path))
-                .await
-                .map_err(|join| {
-                    failed("the thread that read the executable ended").with_source(join)
-                })??;
-            let hash = Sha256Hash::of(&program).to_string();
-            let name = format!("{REPOSITORY}:{}", &hash[..16]);
-            self.sweep().await?;
-            if !self.engine.has_image(&name).await? {
-                let archive = archive(&program)
-                    .map_err(|source| failed("its program cannot be packed").with_source(source))?;
-                self.engine
-                    .import_image(&name, archive, &format!("LABEL {KIND}={HELPER_KIND}"))
-                    .await?;
-            }
-            Ok::<_, PortError>(name)
-        });
-        Ok(made.await?.as_str())
-    }
-}
-
-impl DockerHelpers {
-    /// Removes helpers that ended because the fleet that had started them was killed. They hold nothing.
-    async fn sweep(&self) -> Result<(), PortError> {
-        for container in self.engine.inventory().await?.containers {
-            let kind = container.labels.get(KIND).map(String::as_str);
-            if kind == Some(HELPER_KIND) && !container.is_up() {
-                self.engine.remove_tool(&container.id).await?;
-            }
+    /// Waits until every helper that is not needed any more is gone. To be called when nothing holds a connection.
+    pub async fn settle(&self) {
+        self.removals.close();
+        if tokio::time::timeout(SETTLE_LIMIT, self.removals.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("helpers are still being removed; the engine does that by itself");
         }
-        Ok(())
+        self.removals.reopen();
     }
-}
 
-#[async_trait]
-impl Connect for DockerHelpers {
-    async fn connect(&self, volumes: &[VolumeSource]) -> Result<Connection, PortError> {
-        self.start(volumes, "none").await
-    }
-}
-
-impl DockerHelpers {
     /// Starts a helper with these volumes, in this network.
     pub(super) async fn start(
         &self,
         volumes: &[VolumeSource],
+        access: Access,
         network: &str,
     ) -> Result<Connection, PortError> {
-        let image = self.image().await?;
+        let mut tries = 1;
+        let pipes = loop {
+            let image = self.image.on(&self.engine).await?;
+            let body = self.body(image, volumes, access, network);
+            let id = uuid::Uuid::now_v7().simple().to_string();
+            let name = format!("fleet-helper-{}", &id[24..]);
+            match self.engine.start_attached(OP, &name, &body).await {
+                Ok(pipes) => break pipes,
+                // Somebody pruned the image between the two calls.
+                Err(error)
+                    if error.is_not_found()
+                        && tries < TRIES
+                        && !self.engine.has_image(image).await? =>
+                {
+                    tries += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        let (to, from) = (Outlet(pipes.to), Inlet::new(pipes.from));
+        Ok(Connection {
+            to: Box::new(to),
+            from: Box::new(from),
+            keep: Box::new(Keep {
+                engine: self.engine.clone(),
+                id: pipes.id,
+                runtime: tokio::runtime::Handle::current(),
+                removals: self.removals.clone(),
+            }),
+        })
+    }
+
+    fn body(&self, image: &str, volumes: &[VolumeSource], access: Access, network: &str) -> Value {
         let mut entrypoint = vec![PROGRAM.to_owned()];
         entrypoint.extend(self.arguments.iter().cloned());
+        let options = match access {
+            Access::Read => "ro,nocopy",
+            Access::Write => "nocopy",
+        };
         let binds: Vec<String> = volumes
             .iter()
-            .map(|volume| format!("{}:{}:nocopy", volume.name, self.mountpoint(volume)))
+            .map(|volume| format!("{}:{}:{options}", volume.name, self.mountpoint(volume)))
             .collect();
-        let body = json!({
+        let mut labels = json!({ KIND: HELPER_KIND, OWNER: self.owner });
+        if access == Access::Write {
+            labels[WRITES] = json!("");
+        }
+        json!({
             "Image": image,
             "Entrypoint": entrypoint,
             "Cmd": [],
@@ -122,30 +142,45 @@ impl DockerHelpers {
             "StdinOnce": true,
             "Tty": false,
             "StopSignal": "SIGKILL",
-            "Labels": { KIND: HELPER_KIND },
+            "Labels": labels,
             "HostConfig": {
                 "Binds": binds,
                 "NetworkMode": network,
+                "AutoRemove": true,
                 "RestartPolicy": { "Name": "no" },
                 "SecurityOpt": ["no-new-privileges"],
                 "LogConfig": { "Type": "none" },
             },
-        });
-        let name = format!(
-            "fleet-helper-{}",
-            &uuid::Uuid::now_v7().simple().to_string()[24..]
-        );
-        let pipes = self.engine.start_attached(OP, &name, &body).await?;
-        let (to, from) = (Outlet(pipes.to), Inlet::new(pipes.from));
-        Ok(Connection {
-            to: Box::new(to),
-            from: Box::new(from),
-            keep: Box::new(Keep {
-                engine: self.engine.clone(),
-                id: pipes.id,
-                runtime: tokio::runtime::Handle::current(),
-            }),
         })
+    }
+
+    /// Ends helpers of a fleet that died which may still write to one of these volumes.
+    async fn end_writers(&self, volumes: &[VolumeSource]) -> Result<(), PortError> {
+        for volume in volumes {
+            for (id, owner) in self
+                .engine
+                .labelled_at_volume(WRITES, OWNER, &volume.name)
+                .await?
+            {
+                if owner != self.owner {
+                    tracing::info!(container = %id, volume = %volume.name, "ending a helper of a fleet that died");
+                    self.engine.remove_tool(&id).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Connect for DockerHelpers {
+    async fn connect(
+        &self,
+        volumes: &[VolumeSource],
+        access: Access,
+    ) -> Result<Connection, PortError> {
+        self.end_writers(volumes).await?;
+        self.start(volumes, access, "none").await
     }
 }
 
@@ -216,82 +251,17 @@ struct Keep {
     engine: DockerEngine,
     id: ContainerId,
     runtime: tokio::runtime::Handle,
+    removals: TaskTracker,
 }
 
 impl Drop for Keep {
     fn drop(&mut self) {
         let (engine, id) = (self.engine.clone(), self.id.clone());
-        self.runtime.spawn(async move {
+        let removing = async move {
             if let Err(error) = engine.remove_tool(&id).await {
                 tracing::warn!(container = %id, error = %error, "a helper could not be removed");
             }
-        });
-    }
-}
-
-/// The executable, if it can run in an image that holds nothing else.
-fn read_static(path: &Path) -> Result<Vec<u8>, PortError> {
-    let program = std::fs::read(path).map_err(|source| {
-        failed(format!("the executable {} cannot be read", path.display())).with_source(source)
-    })?;
-    if is_static(&program) {
-        return Ok(program);
-    }
-    let message = format!(
-        "{} needs shared libraries, so no helper can be made from it; use the static build",
-        path.display()
-    );
-    Err(PortError::new(OP, PortErrorKind::Unsupported, message))
-}
-
-/// Whether a 64-bit little-endian ELF file names no interpreter.
-fn is_static(program: &[u8]) -> bool {
-    const INTERPRETER: u32 = 3;
-    let number = |at: usize, len: usize| -> Option<usize> {
-        let bytes = program.get(at..at.checked_add(len)?)?;
-        let value = bytes
-            .iter()
-            .rev()
-            .fold(0u64, |value, byte| value << 8 | u64::from(*byte));
-        usize::try_from(value).ok()
-    };
-    let headers = || -> Option<bool> {
-        let (table, size, count) = (number(32, 8)?, number(54, 2)?, number(56, 2)?);
-        for index in 0..count {
-            let at = table.checked_add(index.checked_mul(size)?)?;
-            if number(at, 4)? == INTERPRETER as usize {
-                return Some(false);
-            }
-        }
-        Some(true)
-    };
-    program.starts_with(b"\x7fELF\x02\x01") && headers().unwrap_or(false)
-}
-
-fn failed(message: impl Into<String>) -> PortError {
-    PortError::new(OP, PortErrorKind::Failed, message)
-}
-
-fn archive(program: &[u8]) -> io::Result<Vec<u8>> {
-    let mut header = tar::Header::new_ustar();
-    header.set_size(program.len() as u64);
-    header.set_mode(0o755);
-    let mut builder = tar::Builder::new(Vec::new());
-    builder.append_data(&mut header, PROGRAM.trim_start_matches('/'), program)?;
-    builder.into_inner()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_programs_without_an_interpreter_are_static() {
-        let guard = crate::guard::program("amd64").expect("a program");
-        assert!(is_static(&guard));
-        let shell = std::fs::read("/bin/sh").expect("a shell");
-        assert!(!is_static(&shell));
-        assert!(!is_static(b"#!/bin/sh"));
-        assert!(!is_static(&guard[..60]));
+        };
+        self.removals.spawn_on(removing, &self.runtime);
     }
 }

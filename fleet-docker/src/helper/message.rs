@@ -9,7 +9,7 @@ use fleet_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// One question.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub(crate) enum Ask {
     /// How large may a snapshot be? Answered by bytes.
@@ -107,7 +107,7 @@ pub(crate) struct FileEnds {
 }
 
 /// [`SnapshotRequest`] on the way.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct WireRequest {
     id: SnapshotId,
     instance: InstanceId,

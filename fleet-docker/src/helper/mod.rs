@@ -8,6 +8,7 @@
 mod container;
 mod exchange;
 mod frame;
+mod image;
 mod message;
 mod probe;
 mod serve;
@@ -17,4 +18,4 @@ pub use container::DockerHelpers;
 pub(crate) use container::Pipes;
 pub use probe::HelperProbe;
 pub use serve::{serve, serve_in};
-pub use store::{Connect, Connection, HelperSnapshotStore};
+pub use store::{Access, Connect, Connection, HelperSnapshotStore};

@@ -2,29 +2,39 @@
 //! a container it cannot reach other bridges.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use fleet_core::ids::ContainerId;
-use fleet_core::ports::{
-    ContainerRuntime, HealthProbe, PortError, PortErrorKind, ProbeTarget, ProbeVerdict,
-};
+use fleet_core::ports::{ContainerRuntime, HealthProbe, PortError, ProbeTarget, ProbeVerdict};
 
 use super::container::DockerHelpers;
 use super::message::{Ask, Verdict};
-use super::store::{Connection, blocking};
+use super::store::{Access, Connection, blocking};
 use crate::engine::DockerEngine;
 use crate::health::port;
 
-/// Probes through helpers. One helper stays for the container that was probed last.
+/// How long a helper waits for the next probe; longer than any interval between two.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Probes through helpers. One helper stays for a while for the container that was probed last.
 #[derive(Debug, Clone)]
 pub struct HelperProbe {
     engine: DockerEngine,
     helpers: DockerHelpers,
-    /// The start of the container's run is part of the key: a restart gives it another network.
-    line: Arc<Mutex<Option<(Key, Connection)>>>,
+    line: Arc<Mutex<Waiting>>,
 }
 
+/// The helper that waits for the next probe.
+#[derive(Debug, Default)]
+struct Waiting {
+    line: Option<(Key, Connection)>,
+    /// Counts the probes, so that an old timer does not end a new wait.
+    turn: u64,
+}
+
+/// The start of the container's run is part of the key: a restart gives it another network.
 type Key = (ContainerId, Option<fleet_core::time::Timestamp>);
 
 impl HelperProbe {
@@ -38,19 +48,34 @@ impl HelperProbe {
         }
     }
 
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The helper that waits for this container; any other ends here.
-    fn waiting(&self, key: &Key) -> Option<Connection> {
-        let taken = self
-            .line
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+    fn take(&self, key: &Key) -> Option<Connection> {
+        let taken = self.waiting().line.take();
         taken.filter(|(of, _)| of == key).map(|(_, line)| line)
     }
 
     fn keep(&self, key: Key, line: Connection) {
-        let mut waiting = self.line.lock().unwrap_or_else(PoisonError::into_inner);
-        *waiting = Some((key, line));
+        let turn = {
+            let mut waiting = self.waiting();
+            waiting.line = Some((key, line));
+            waiting.turn += 1;
+            waiting.turn
+        };
+        let waiting = Arc::downgrade(&self.line);
+        tokio::spawn(async move {
+            tokio::time::sleep(IDLE).await;
+            let Some(waiting) = waiting.upgrade() else {
+                return;
+            };
+            let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            if waiting.turn == turn {
+                waiting.line = None;
+            }
+        });
     }
 }
 
@@ -75,29 +100,45 @@ impl HealthProbe for HelperProbe {
                 addresses.push(address);
             }
         }
-        let mut line = match self.waiting(&key) {
-            Some(line) => line,
-            None => match self.helpers.start(&[], &network).await {
-                Ok(line) => line,
-                // It ended between the two looks: there is no network to sit in.
-                Err(error) if error.kind() == PortErrorKind::Conflict => {
-                    return Ok(ProbeVerdict::Fail(error.message().to_owned()));
-                }
-                Err(error) => return Err(error),
-            },
-        };
         let ask = Ask::Probe {
             addresses,
             port,
             check: target.check.clone(),
             timeout_millis: u64::try_from(target.timeout.as_millis()).unwrap_or(u64::MAX),
         };
-        let (line, verdict) = blocking("probe a container through a helper", move || {
-            let verdict: Verdict = line.ask(&ask)?;
-            Ok((line, verdict))
-        })
-        .await?;
-        self.keep(key, line);
-        Ok(verdict.into())
+        // One that waited may have been ended meanwhile, by whoever ends containers; a new one is asked once.
+        if let Some(line) = self.take(&key) {
+            match put(line, ask.clone()).await {
+                Ok((line, verdict)) => {
+                    self.keep(key, line);
+                    return Ok(verdict);
+                }
+                Err(error) if error.outcome_unknown() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let asked = async {
+            let line = self.helpers.start(&[], Access::Read, &network).await?;
+            put(line, ask).await
+        };
+        match asked.await {
+            Ok((line, verdict)) => {
+                self.keep(key, line);
+                Ok(verdict)
+            }
+            // It ended between the two looks: there is no network to sit in.
+            Err(error) => match self.engine.inspect(&target.container).await? {
+                Some(container) if container.is_up() => Err(error),
+                _ => Ok(ProbeVerdict::Fail("the container has ended".to_owned())),
+            },
+        }
     }
+}
+
+async fn put(mut line: Connection, ask: Ask) -> Result<(Connection, ProbeVerdict), PortError> {
+    blocking("probe a container through a helper", move || {
+        let verdict: Verdict = line.ask(&ask)?;
+        Ok((line, verdict.into()))
+    })
+    .await
 }

@@ -24,12 +24,25 @@ pub trait Connect: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// No helper could be started.
-    async fn connect(&self, volumes: &[VolumeSource]) -> Result<Connection, PortError>;
+    async fn connect(
+        &self,
+        volumes: &[VolumeSource],
+        access: Access,
+    ) -> Result<Connection, PortError>;
 
     /// Where the helper has a volume.
     fn mountpoint(&self, volume: &VolumeSource) -> String {
         format!("/volumes/{}", volume.name)
     }
+}
+
+/// What a helper may do to its volumes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Read them.
+    Read,
+    /// Put data back.
+    Write,
 }
 
 /// A running helper. Dropping it ends the helper.
@@ -124,9 +137,13 @@ impl HelperSnapshotStore {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn session(&self, volumes: &[VolumeSource]) -> Result<Session, PortError> {
+    async fn session(
+        &self,
+        volumes: &[VolumeSource],
+        access: Access,
+    ) -> Result<Session, PortError> {
         Ok(Session {
-            line: self.connect.connect(volumes).await?,
+            line: self.connect.connect(volumes, access).await?,
             have: Received::new(),
         })
     }
@@ -137,10 +154,11 @@ impl HelperSnapshotStore {
         op: &'static str,
         id: &SnapshotId,
         volumes: &[VolumeSource],
+        access: Access,
         wanted: fn(&str) -> bool,
         ask: impl FnOnce(SnapshotId, InstanceId, Vec<VolumeSource>) -> Ask + Send + 'static,
     ) -> Result<T, PortError> {
-        let mut session = self.session(volumes).await?;
+        let mut session = self.session(volumes, access).await?;
         let (bench, id, theirs) = (self.local.bench(), *id, self.theirs(volumes));
         blocking(op, move || {
             let instance = bench.instance_of(&id).map_err(Trouble::Here)?;
@@ -250,7 +268,7 @@ pub(super) async fn blocking<T: Send + 'static>(
 #[async_trait]
 impl SnapshotStore for HelperSnapshotStore {
     async fn estimate(&self, volumes: &[VolumeSource]) -> Result<SnapshotEstimate, PortError> {
-        let mut session = self.session(volumes).await?;
+        let mut session = self.session(volumes, Access::Read).await?;
         let (bench, theirs) = (self.local.bench(), self.theirs(volumes));
         blocking("estimate a snapshot", move || {
             let needed_bytes = session.ask(&bench, &Ask::Estimate { volumes: theirs })?;
@@ -272,7 +290,7 @@ impl SnapshotStore for HelperSnapshotStore {
         if self.local.get(&request.id).await?.is_some() {
             return Ok(());
         }
-        let mut session = self.session(&request.volumes).await?;
+        let mut session = self.session(&request.volumes, Access::Read).await?;
         let (bench, wire, id) = (self.local.bench(), self.wire(request), request.id);
         let session = blocking("copy volumes ahead", move || {
             bench.begin(&id).map_err(Trouble::Here)?;
@@ -300,7 +318,7 @@ impl SnapshotStore for HelperSnapshotStore {
         let mut first = waiting.is_some();
         let mut session = match waiting {
             Some(session) => session,
-            None => self.session(&request.volumes).await?,
+            None => self.session(&request.volumes, Access::Read).await?,
         };
         loop {
             let (bench, wire, ask) = (self.local.bench(), self.wire(request), request.clone());
@@ -320,7 +338,7 @@ impl SnapshotStore for HelperSnapshotStore {
                 // The helper of the first pass died meanwhile: one pass by a new one is still right.
                 Err(error) if first && error.outcome_unknown() => {
                     first = false;
-                    session = self.session(&request.volumes).await?;
+                    session = self.session(&request.volumes, Access::Read).await?;
                 }
                 taken => return taken,
             }
@@ -354,6 +372,7 @@ impl SnapshotStore for HelperSnapshotStore {
             "restore a snapshot",
             id,
             volumes,
+            Access::Write,
             |_| true,
             |id, instance, volumes| Ask::Restore {
                 id,
@@ -377,6 +396,7 @@ impl SnapshotStore for HelperSnapshotStore {
             "compare volumes with a snapshot",
             id,
             volumes,
+            Access::Read,
             |name| !name.ends_with(".tar.zst"),
             |id, instance, volumes| Ask::Differs {
                 id,

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use fleet_core::model::VolumeSource;
 use fleet_core::ports::{NoProgress, PortError, PortErrorKind, SnapshotStore};
-use fleet_docker::helper::{Connect, Connection, HelperSnapshotStore, serve_in};
+use fleet_docker::helper::{Access, Connect, Connection, HelperSnapshotStore, serve_in};
 
 use crate::every_kind::{make_every_kind, wreck};
 use crate::support::{Place, assert_same_portrait, id, instance, portrait, sh};
@@ -23,7 +23,11 @@ struct Threads {
 
 #[async_trait]
 impl Connect for Threads {
-    async fn connect(&self, _volumes: &[VolumeSource]) -> Result<Connection, PortError> {
+    async fn connect(
+        &self,
+        _volumes: &[VolumeSource],
+        _access: Access,
+    ) -> Result<Connection, PortError> {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let folder = tempfile::tempdir_in(&self.dir).unwrap();
         let output = theirs.try_clone().unwrap();

@@ -49,16 +49,47 @@ pub fn crash_binary() -> &'static Path {
 }
 
 fn build() -> PathBuf {
-    let root = workspace();
+    cargo_build(&[], |_| ());
+    target_dir().join("debug/fleet")
+}
+
+fn cargo_build(args: &[&str], adjust: impl FnOnce(&mut Command)) {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
+    let mut command = Command::new(cargo);
+    command
         .args(["build", "--quiet", "--locked", "--package", "fleet-bin"])
-        .current_dir(&root)
-        .output()
-        .expect("cargo can be run");
+        .args(args)
+        .current_dir(workspace());
+    adjust(&mut command);
+    let output = command.output().expect("cargo can be run");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "fleet does not build:\n{errors}");
-    target_dir().join("debug/fleet")
+}
+
+/// Path of a binary `fleet` that needs no shared libraries: `$FLEET_BIN` if it is set, else a static development build.
+///
+/// # Panics
+/// When it does not build.
+pub fn static_fleet_binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| match std::env::var_os("FLEET_BIN") {
+        Some(_) => fleet_binary().to_owned(),
+        None => build_static(),
+    })
+}
+
+fn build_static() -> PathBuf {
+    // An explicit target keeps the flags away from build scripts and proc macros, which cannot be static.
+    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    cargo_build(&["--target", &target], |command| {
+        command
+            .env(
+                "RUSTFLAGS",
+                "-C target-feature=+crt-static -C strip=symbols",
+            )
+            .env_remove("CARGO_ENCODED_RUSTFLAGS");
+    });
+    target_dir().join(target).join("debug/fleet")
 }
 
 /// The binary with a data directory of its own.

@@ -7,6 +7,7 @@
 //! There is no way to skip: without an engine or a registry program a test fails and says what to install.
 
 mod app;
+mod contained;
 mod docker;
 mod fleet;
 mod http;
@@ -19,8 +20,9 @@ mod serve;
 mod wait;
 
 pub use app::app_binary;
+pub use contained::{ContainedFleet, tools_at};
 pub use docker::{docker, docker_json, try_docker};
-pub use fleet::{Fleet, Ran, crash_binary, fleet_binary};
+pub use fleet::{Fleet, Ran, crash_binary, fleet_binary, static_fleet_binary};
 pub use http::{HttpAnswer, get};
 pub use image::Image;
 pub use lab::Lab;

@@ -8,6 +8,7 @@ use fleet_core::model::RestartPolicy;
 use fleet_core::ports::{PortError, PortErrorKind};
 
 use super::Check;
+use crate::assemble::volumes_are_ours;
 
 /// Repositories of programs that update containers by themselves.
 const UPDATERS: &[&str] = &[
@@ -37,7 +38,8 @@ pub(super) async fn look(fleet: &Fleet, checks: &mut Vec<Check>) {
                     info.platform.architecture
                 ),
             ));
-            checks.push(volumes(Path::new(&info.root_dir)));
+            let contained = fleet.options().own_container.is_some();
+            checks.push(volumes(Path::new(&info.root_dir), contained));
         }
         Err(error) => checks.push(Check::fail("engine", error.to_string(), "see that it runs")),
     }
@@ -68,15 +70,28 @@ pub(super) async fn look(fleet: &Fleet, checks: &mut Vec<Check>) {
     }
 }
 
-fn volumes(root: &Path) -> Check {
+/// How volumes are reached.
+fn volumes(root: &Path, contained: bool) -> Check {
     let folder = root.join("volumes");
-    match std::fs::read_dir(&folder) {
-        Ok(_) => Check::ok("volumes", format!("{} can be read", folder.display())),
-        Err(error) => Check::fail(
+    if !contained && volumes_are_ours(root) {
+        return Check::ok("volumes", format!("{} can be read", folder.display()));
+    }
+    let why = if contained {
+        "fleet runs in a container".to_owned()
+    } else {
+        format!("{} cannot be read and written", folder.display())
+    };
+    if cfg!(target_feature = "crt-static") {
+        Check::ok(
             "volumes",
-            format!("{}: {error}", folder.display()),
-            "run fleet as root on the engine's own host: snapshots read the volumes directly",
-        ),
+            format!("{why}: helper containers read and write the volumes"),
+        )
+    } else {
+        Check::fail(
+            "volumes",
+            format!("{why}, and no helper container can be made from a dynamic build"),
+            "build with `make build`, or run fleet as root on the engine's own host",
+        )
     }
 }
 
