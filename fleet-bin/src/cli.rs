@@ -101,13 +101,7 @@ pub(crate) enum Command {
         exit_code: bool,
     },
     /// Say why an instance is or is not updated, and where each setting comes from
-    Explain {
-        /// The instance: the name of its container.
-        instance: InstanceName,
-        /// Show what the container would be made from.
-        #[arg(long)]
-        spec: bool,
-    },
+    Explain(ExplainArgs),
     /// Update instances now and wait for the outcome
     Update(UpdateArgs),
     /// Show what a rollout would do, and why not to the others
@@ -173,6 +167,22 @@ pub(crate) enum Command {
     /// The program inside a helper container
     #[command(name = "__helper", hide = true)]
     Helper,
+}
+
+/// Arguments of `explain`.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// The instance: the name of its container.
+    pub(crate) instance: InstanceName,
+    /// Show what the new container would have that the old one has not, and whose doing it is.
+    #[arg(long)]
+    pub(crate) spec: bool,
+    /// Compare with this image, which the engine must have; default: what is offered, else what it runs.
+    #[arg(long, value_name = "IMAGE", requires = "spec")]
+    pub(crate) to: Option<String>,
+    /// Show passwords, tokens and keys as they are.
+    #[arg(long, requires = "spec")]
+    pub(crate) show_secrets: bool,
 }
 
 /// Arguments of `update`.

@@ -1,11 +1,12 @@
 //! The promise, end to end: the binary `fleet` on a real engine, with real volumes and a real registry.
 
 mod commit;
+mod contained;
 mod cutter;
 mod daemon;
-mod contained;
 mod demo;
 mod errors;
+mod explain;
 mod gate;
 mod pull;
 mod rollback;

@@ -1,5 +1,7 @@
 //! `fleet explain`: why an instance is or is not updated, and where each setting comes from.
 
+mod spec;
+
 use std::fmt::Write as _;
 
 use fleet_core::engine::{Explanation, Fleet};
@@ -8,10 +10,12 @@ use fleet_core::update::error_chain;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use self::spec::SpecView;
 use super::ps::{InstanceRow, short};
 use crate::answer::Answer;
 use crate::assemble::Context;
 use crate::call::{Call, Route, Workshop};
+use crate::cli::ExplainArgs;
 use crate::exit::Outcome;
 use crate::output::style::{BAD, DIM, GOOD, HEAD, NAME, WARN, paint};
 use crate::output::tell;
@@ -28,29 +32,48 @@ impl Call for Explain {
     type With = Workshop;
 
     async fn carry_out(self, workshop: &Workshop) -> Outcome<Answer> {
-        answer(&workshop.fleet, &self.instance, false).await
+        let found = workshop.fleet.explain(&self.instance).await?;
+        answer(&workshop.fleet, &found, None).await
     }
 }
 
 /// Runs the command.
-pub(crate) async fn run(context: &Context, instance: &str, spec: bool) -> Outcome {
+pub(crate) async fn run(context: &Context, args: ExplainArgs) -> Outcome {
     let fleet = context.looking().await?;
-    context.out.answer(answer(&fleet, instance, spec).await?)
+    let found = fleet.explain(args.instance.as_str()).await?;
+    let spec = if args.spec {
+        let asked = spec::Asked {
+            to: args.to.as_deref(),
+            show_secrets: args.show_secrets,
+        };
+        Some(SpecView::of(context, &found, &asked).await?)
+    } else {
+        None
+    };
+    context
+        .out
+        .answer(answer(&fleet, &found, spec.as_ref()).await?)
 }
 
-async fn answer(fleet: &Fleet, instance: &str, spec: bool) -> Outcome<Answer> {
-    let found = fleet.explain(instance).await?;
+async fn answer(fleet: &Fleet, found: &Explanation, spec: Option<&SpecView>) -> Outcome<Answer> {
     // That the news cannot be had must not keep the rest from being shown.
-    let news = fleet.whats_new(instance).await.unwrap_or_else(|error| {
-        tell(&format!(
-            "what is new cannot be read: {}",
-            error_chain(&error)
-        ));
-        None
-    });
-    let mut row = row(&found, spec)?;
+    let news = fleet
+        .whats_new(&found.view.name)
+        .await
+        .unwrap_or_else(|error| {
+            tell(&format!(
+                "what is new cannot be read: {}",
+                error_chain(&error)
+            ));
+            None
+        });
+    let mut row = row(found)?;
     row["changelog"] = json!(news);
-    let mut text = text(&found, spec);
+    let mut text = text(found);
+    if let Some(spec) = spec {
+        row["spec"] = spec.json();
+        let _ = write!(text, "\n\n{}", spec.text());
+    }
     if let Some(news) = &news {
         append_news(&mut text, news);
     }
@@ -71,7 +94,7 @@ fn append_news(text: &mut String, news: &Changelog) {
     }
 }
 
-fn row(found: &Explanation, spec: bool) -> Outcome<Value> {
+fn row(found: &Explanation) -> Outcome<Value> {
     let mut row = serde_json::to_value(InstanceRow::from(&found.view))?;
     let settings = found.settings.iter().map(|setting| {
         json!({ "setting": setting.setting, "value": setting.value, "source": setting.source })
@@ -92,13 +115,10 @@ fn row(found: &Explanation, spec: bool) -> Outcome<Value> {
     row["refusals"] = refusals.collect();
     row["warnings"] = warnings.collect();
     row["group"] = json!(found.group);
-    if spec {
-        row["spec"] = json!(found.frozen.as_ref().map(|frozen| &frozen.engine));
-    }
     Ok(row)
 }
 
-fn text(found: &Explanation, spec: bool) -> String {
+fn text(found: &Explanation) -> String {
     let view = &found.view;
     let mut text = format!(
         "{} of {} runs {} at {}",
@@ -150,17 +170,6 @@ fn text(found: &Explanation, spec: bool) -> String {
             paint(WARN, "warning"),
             warning.label,
             warning.message
-        );
-    }
-    if spec {
-        let shown = found.frozen.as_ref().map_or_else(
-            || "the container cannot be frozen now".to_owned(),
-            |frozen| serde_json::to_string_pretty(&frozen.engine).unwrap_or_default(),
-        );
-        let _ = write!(
-            text,
-            "\n\n{}\n{shown}",
-            paint(HEAD, "what it would be made from")
         );
     }
     text

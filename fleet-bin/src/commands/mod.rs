@@ -32,7 +32,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Outcome {
     match command {
         Command::Ps => ps::run(context).await,
         Command::Check { exit_code } => context.carry_out(check::Check { exit_code }).await,
-        Command::Explain { instance, spec } => explain::run(context, instance.as_str(), spec).await,
+        Command::Explain(args) => explain::run(context, args).await,
         Command::Update(args) => update::run(context, args).await,
         Command::Resolve(args) => resolve::run(context, args).await,
         Command::Plan(args) => rollout::plan(context, args).await,

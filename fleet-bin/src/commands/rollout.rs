@@ -1,5 +1,7 @@
 //! `fleet rollout …` and `fleet plan`: many instances, in waves.
 
+mod concerns;
+
 use axum::Router;
 use fleet_core::engine::Fleet;
 use fleet_core::engine::rollout::{
@@ -10,11 +12,13 @@ use fleet_core::image::{ImageRef, PinnedImage};
 use fleet_core::plan::rollout::Phase;
 use fleet_core::plan::{Asked, PlannerSettings, RolloutPlan, render};
 use fleet_core::ports::StoredRollout;
+use fleet_docker::DockerEngine;
 use serde::{Deserialize, Serialize};
 
+use self::concerns::Concerns;
 use super::recover;
 use crate::answer::{Answer, Shown};
-use crate::assemble::Context;
+use crate::assemble::{Context, Looking};
 use crate::call::{Call, Route, Workshop};
 use crate::cli_rollout::{HowArgs, PlanArgs, RolloutCommand, StartArgs};
 use crate::daemon::{Served, at};
@@ -72,13 +76,19 @@ pub(crate) async fn plan(context: &Context, args: PlanArgs) -> Outcome {
     let looking = context.looking_at_rollouts().await?;
     let PlanArgs { image, how } = args;
     let actor = context.actor();
-    let answer = preview(&looking.fleet, &looking.orchestrator, &actor, image, &how).await?;
+    let engine = context.engine().await?;
+    let Looking {
+        fleet,
+        orchestrator,
+    } = &looking;
+    let answer = preview(fleet, orchestrator, Some(&engine), &actor, image, &how).await?;
     context.out.answer(answer)
 }
 
 async fn preview(
     fleet: &Fleet,
     orchestrator: &Orchestrator,
+    engine: Option<&DockerEngine>,
     actor: &str,
     image: Option<ImageRef>,
     how: &HowArgs,
@@ -101,9 +111,13 @@ async fn preview(
     let freezes = PlannerSettings::read(&settings)
         .or_exit(Exit::Usage, "a setting cannot be read")?
         .freezes;
-    let mut texts: Vec<_> = plans
-        .iter()
-        .map(|plan| render(plan, &freezes, now()))
+    let mut concerns = Vec::new();
+    for plan in &plans {
+        concerns.push(Concerns::of(engine, fleet, plan).await?);
+    }
+    let both = || plans.iter().zip(&concerns);
+    let mut texts: Vec<_> = both()
+        .map(|(plan, concerns)| render(plan, &freezes, now()) + &concerns.text())
         .collect();
     if plans.is_empty() {
         texts.push(
@@ -111,7 +125,10 @@ async fn preview(
                 .to_owned(),
         );
     }
-    Answer::list("plans", &plans, Shown::Text(texts.join("\n")))
+    let rows = both()
+        .map(|(plan, concerns)| concerns.beside(plan))
+        .collect::<Outcome<Vec<_>>>()?;
+    Answer::list("plans", &rows, Shown::Text(texts.join("\n")))
 }
 
 async fn request(
@@ -361,7 +378,15 @@ impl Call for Preview {
             actor,
             ..
         } = workshop;
-        preview(fleet, orchestrator, actor, self.image, &HowArgs::default()).await
+        preview(
+            fleet,
+            orchestrator,
+            None,
+            actor,
+            self.image,
+            &HowArgs::default(),
+        )
+        .await
     }
 }
 

@@ -1,6 +1,7 @@
 //! What users see: data on standard output in the form they asked for, everything else on standard error.
 
 mod progress;
+pub(crate) mod redact;
 pub(crate) mod style;
 mod table;
 

@@ -1,10 +1,16 @@
 //! `fleet explain`: why an instance is (not) updated, and where each setting came from.
 
-use super::{Fleet, FleetError, InstanceView, UpdateRequest};
-use crate::ids::ContainerId;
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+
+use super::{Fleet, FleetError, InstanceView, Managed, Survey, UpdateRequest};
+use crate::ids::{ContainerId, InstanceId};
 use crate::model::{FrozenSpec, InstanceSettings, LabelWarning};
 use crate::plan::window::WeeklyCalendar;
+use crate::ports::PortErrorKind;
 use crate::update::{Refusal, group};
+
+/// Instances about which the engine is asked at the same time.
+const ASKED_AT_ONCE: usize = 4;
 
 /// Where a setting came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,22 +56,9 @@ impl Fleet {
             None => self.unmanaged_view(&survey, name).await?,
         };
         let id: ContainerId = managed.container.id.clone();
-        let found = group(
-            &survey.inventory,
-            &survey.settings,
-            std::slice::from_ref(&id),
-        );
-        let mut refusals = found.refusals;
-        let request = UpdateRequest::asking(name);
-        for member in &found.members {
-            let found = self.refusals(&survey, member, None, &request).await?;
-            refusals.extend(found.into_iter().map(|(_, refusal)| refusal));
-        }
+        let (members, mut refusals) = self.objections_to(&survey, managed).await?;
         refusals.extend(self.paused().await?);
-        let names = found
-            .members
-            .iter()
-            .filter_map(|id| survey.inventory.by_id(id));
+        let names = members.iter().filter_map(|id| survey.inventory.by_id(id));
         Ok(Explanation {
             view,
             settings: self
@@ -91,6 +84,67 @@ impl Fleet {
         match calendar.ok().and_then(|it| it.skipped_warning(now)) {
             Some(warning) => format!("{window} ({warning})"),
             None => window,
+        }
+    }
+
+    /// What would be refused if somebody asked for these instances now, but for what a plan says by itself: pauses and
+    /// windows. Reads only; names that are not known are left out.
+    ///
+    /// # Errors
+    /// The engine or the store cannot be asked.
+    pub async fn objections(
+        &self,
+        instances: &[InstanceId],
+    ) -> Result<Vec<(InstanceId, Refusal)>, FleetError> {
+        let survey = &self.survey().await?;
+        let asking = stream::iter(instances.to_vec()).map(|instance| async move {
+            let Some(managed) = survey.workload(instance.name.as_str()) else {
+                return Ok(Vec::new());
+            };
+            let (_, refusals) = self.objections_to(survey, managed).await?;
+            let standing = refusals
+                .into_iter()
+                .filter(|refusal| refusal.code != "outside_window")
+                .map(|refusal| (instance.clone(), refusal));
+            Ok::<_, FleetError>(standing.collect())
+        });
+        let found: Vec<Vec<_>> = asking.buffered(ASKED_AT_ONCE).try_collect().await?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// What moves together with an instance, and what speaks against any of it, whatever the release.
+    async fn objections_to(
+        &self,
+        survey: &Survey,
+        managed: Managed<'_>,
+    ) -> Result<(Vec<ContainerId>, Vec<Refusal>), FleetError> {
+        let found = group(
+            &survey.inventory,
+            &survey.settings,
+            std::slice::from_ref(&managed.container.id),
+        );
+        let mut refusals = found.refusals;
+        let request = UpdateRequest::asking(managed.name);
+        for member in &found.members {
+            let found = self.refusals(survey, member, None, &request).await?;
+            refusals.extend(found.into_iter().map(|(_, refusal)| refusal));
+            refusals.extend(self.cannot_be_made_again(member).await?);
+        }
+        Ok((found.members, refusals))
+    }
+
+    /// A container of which the engine does not know enough to make it again.
+    async fn cannot_be_made_again(&self, id: &ContainerId) -> Result<Option<Refusal>, FleetError> {
+        match self.ports.update.runtime.freeze(id).await {
+            Ok(_) => Ok(None),
+            Err(error) if error.is_not_found() || error.kind() == PortErrorKind::Unsupported => {
+                Ok(Some(Refusal::for_good(
+                    "not_repeatable",
+                    error.message(),
+                    "create the container again from an image that is here, then update it",
+                )))
+            }
+            Err(error) => Err(error.into()),
         }
     }
 

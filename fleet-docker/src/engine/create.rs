@@ -50,7 +50,7 @@ impl DockerEngine {
 
     /// What an update of a frozen container to an image would change, without making anything.
     ///
-    /// `image` is an id or reference that the engine has. References to containers of the same group stay as they are.
+    /// `image` is an id or reference that the engine has, `named` what the new container calls it. References to containers of the same group stay as they are.
     ///
     /// # Errors
     /// `NotFound`: the engine does not have the image. `Invalid`: the frozen form is another version's.
@@ -58,6 +58,7 @@ impl DockerEngine {
         &self,
         frozen: &FrozenSpec,
         image: &str,
+        named: &str,
     ) -> Result<Vec<Difference>, PortError> {
         let spec = EngineSpec::of(frozen)?;
         let raw = self.image_raw(image).await?.ok_or_else(|| {
@@ -74,7 +75,7 @@ impl DockerEngine {
             spec: &spec,
             image_id: text(&raw["Id"]),
             image_config: &raw["Config"],
-            image: &frozen.container.image,
+            image: named,
             update: &UpdateId::new(Timestamp::UNIX_EPOCH, [0; 10]),
             repoint: &[],
             empty_volumes: &empty_volumes,
