@@ -1,6 +1,7 @@
 //! The promise, end to end: the binary `fleet` on a real engine, with real volumes and a real registry.
 
 mod commit;
+mod compose;
 mod contained;
 mod cutter;
 mod daemon;
@@ -8,6 +9,7 @@ mod demo;
 mod errors;
 mod explain;
 mod gate;
+mod port;
 mod pull;
 mod rollback;
 mod rollouts;

@@ -321,9 +321,11 @@ impl Fleet {
                 format!("expected an image id, found {}", image.id),
             )
         })?;
-        let named = reference
-            .parse::<ImageRef>()
-            .or_else(|_| container.image.parse::<ImageRef>());
+        // The text of an image id reads as a repository and a tag, too, and is neither.
+        let named = match ImageId::new(reference) {
+            Ok(_) => container.image.parse::<ImageRef>(),
+            Err(_) => reference.parse().or_else(|_| container.image.parse()),
+        };
         let named = named.map_err(|error| bad(PortErrorKind::Invalid, error.to_string()))?;
         Ok(Release {
             image: named.pinned(digest.clone()),

@@ -177,4 +177,30 @@ proptest! {
             let _ = place.store.verify(&id(1)).await;
         });
     }
+
+    /// The same for the manifest. One that still can be read, and still is true, may be taken.
+    #[test]
+    fn any_bytes_in_the_manifest_change_nothing(
+        at in 0.0..1.0f64, bytes in proptest::collection::vec(any::<u8>(), 0..32), cut in 0..16usize,
+    ) {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let (place, dir) = snapshot().await;
+            let path = dir.join("manifest.json");
+            let mut content = std::fs::read(&path).unwrap();
+            let start = ((content.len() - 1) as f64 * at) as usize;
+            let end = content.len().min(start + cut);
+            content.splice(start..end, bytes);
+            std::fs::write(&path, &content).unwrap();
+            sh(
+                &dir,
+                "files=$(awk '{print $2}' SHA256SUMS); sha256sum $files > s; cat s > SHA256SUMS; rm s",
+            );
+            let before = portrait(&place.volume());
+            let _ = place.restore(1).await;
+            let _ = place.store.verify(&id(1)).await;
+            let _ = place.store.list(None).await;
+            assert_same_portrait(&before, &portrait(&place.volume()));
+        });
+    }
 }
