@@ -188,9 +188,8 @@ impl HowArgs {
         Ok(())
     }
 
-    /// What bounds the rollout.
-    pub(crate) fn limits(&self) -> Limits {
-        let default = Limits::default();
+    /// What bounds the rollout; what is not asked for is as by default.
+    pub(crate) fn limits(&self, default: Limits) -> Limits {
         Limits {
             max_concurrent: self.max_concurrent.unwrap_or(default.max_concurrent),
             ..default

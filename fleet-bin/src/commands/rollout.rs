@@ -146,7 +146,7 @@ async fn request(
             tenants: how.tenants.clone(),
         },
         strategy,
-        limits: how.limits(),
+        limits: how.limits(fleet.default_limits().await?),
         override_window: how.override_window,
         ..StartRequest::new(actor, target)
     })

@@ -11,6 +11,7 @@ use crate::detect::Finding;
 use crate::ids::RolloutId;
 use crate::image::{ImageRef, PinnedImage};
 use crate::model::Channel;
+use crate::plan::Limits;
 use crate::plan::rollout::{Decision, SupersedePolicy};
 use crate::plan::strategy::StrategySpec;
 use crate::ports::{Availability, ProgressSink, StoredUpdate};
@@ -170,11 +171,13 @@ impl Fleet {
         offers: Vec<Offer>,
     ) -> Result<Looked, FleetError> {
         let strategy = self.default_strategy().await?;
+        let limits = self.default_limits().await?;
         let mut looked = Looked::default();
         for offer in offers {
             let request = StartRequest {
                 released_at: Some(offer.first_seen),
                 strategy: strategy.clone(),
+                limits,
                 ..StartRequest::new(tick.actor, offer.release.clone())
             };
             let (why, again_at) = match tick
@@ -214,6 +217,15 @@ impl Fleet {
     pub async fn default_strategy(&self) -> Result<StrategySpec, FleetError> {
         let settings = self.ports.settings.settings().await?;
         Ok(StrategySpec::of_settings(&settings).map_err(RolloutError::from)?)
+    }
+
+    /// The bounds of rollouts that nobody chose others for, see [`Limits::of_settings`].
+    ///
+    /// # Errors
+    /// The store failed, or a setting cannot be read.
+    pub async fn default_limits(&self) -> Result<Limits, FleetError> {
+        let settings = self.ports.settings.settings().await?;
+        Ok(Limits::of_settings(&settings).map_err(RolloutError::from)?)
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::strategy::StrategySpec;
+use super::strategy::{StrategyError, StrategySpec};
 use super::window::{Freeze, WeeklyCalendar, WindowError};
 use crate::ids::{InstanceId, InstanceName, RolloutId, TenantId};
 use crate::image::{Digest, PinnedImage};
@@ -183,6 +183,22 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// The bounds of rollouts that nobody chose others for: the defaults, with `default.max_concurrent`.
+    ///
+    /// # Errors
+    /// It is no number from 1 on.
+    pub fn of_settings(settings: &FleetSettings) -> Result<Self, StrategyError> {
+        let mut limits = Self::default();
+        if let Some(text) = settings.values.get("default.max_concurrent") {
+            let number = text.trim().parse().ok().filter(|number| *number > 0);
+            limits.max_concurrent = number
+                .ok_or_else(|| StrategyError::new("1 or more for default.max_concurrent", text))?;
+        }
+        Ok(limits)
+    }
+}
+
 /// Settings of the fleet that the planner reads.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct PlannerSettings {
@@ -260,4 +276,25 @@ pub struct PlanInput<'a> {
     pub settings: &'a PlannerSettings,
     /// Now.
     pub now: Timestamp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_settings_bound_what_goes_on_at_once() {
+        let mut settings = FleetSettings::default();
+        assert_eq!(Limits::of_settings(&settings), Ok(Limits::default()));
+        let key = "default.max_concurrent";
+        settings.values.insert(key.to_owned(), "2".to_owned());
+        assert_eq!(
+            Limits::of_settings(&settings).map(|limits| limits.max_concurrent),
+            Ok(2)
+        );
+        for bad in ["0", "many", "-1"] {
+            settings.values.insert(key.to_owned(), bad.to_owned());
+            assert!(Limits::of_settings(&settings).is_err(), "{bad}");
+        }
+    }
 }
