@@ -82,6 +82,74 @@ async fn when_the_parent_fails_both_are_back_as_the_same_containers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn when_the_child_fails_it_goes_back_alone() {
+    let pair = Pair::new();
+    let new = pair.lab.import("app:2", &Image::new("app2", "exit"));
+    update(&pair, &pair.child.name, &new, Outcome::RolledBack).await;
+    assert_eq!(pair.parent.inspect_by_name()["Id"], pair.parent.id.as_str());
+    assert_eq!(pair.child.inspect_by_name()["Id"], pair.child.id.as_str());
+}
+
+/// A parent, a child in its network, and a grandchild that mounts what the child mounts.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_of_three_moves_together_there_and_back() {
+    let lab = Lab::new("chain");
+    let image = |name: &str, version: &str, mode: &str, port: &str| {
+        lab.import(name, &Image::new(version, mode).env("APP_PORT", port))
+    };
+    let parent = lab
+        .run("parent")
+        .managed()
+        .label("fleet.health.timeout", "5s")
+        .start(&image("parent:1", "p1", "", "8080"));
+    parent.wait_up();
+    let network = format!("container:{}", parent.name);
+    let child = lab
+        .run("child")
+        .managed()
+        .label("fleet.health.port", "9090")
+        .volume(&lab.volume("data"), "/data")
+        .options(&["--network", &network])
+        .start(&image("child:1", "c1", "", "9090"));
+    let grandchild = lab
+        .run("grandchild")
+        .managed()
+        .options(&["--volumes-from", &format!("{}:ro", child.name)])
+        .start(&image("grandchild:1", "g1", "", "8080"));
+    let chain = [&parent, &child, &grandchild];
+    let ids = || chain.map(|container| container.inspect_by_name()["Id"].clone());
+    let check = || {
+        let [parent_id, ..] = ids();
+        let network = format!("container:{}", parent_id.as_str().expect("an id"));
+        assert_eq!(
+            child.inspect_by_name()["HostConfig"]["NetworkMode"],
+            network
+        );
+        for container in chain {
+            assert_eq!(container.inspect_by_name()["State"]["Running"], true);
+        }
+        let mut names = chain.map(|container| container.name.clone());
+        names.sort();
+        assert_eq!(lab.containers(), names);
+    };
+    let before = ids();
+    let fleet = Embedded::new().await;
+    for (mode, version, expected) in [
+        ("exit", "bad", Outcome::RolledBack),
+        ("", "2", Outcome::Committed),
+    ] {
+        let new = image(&format!("parent:{version}"), version, mode, "8080");
+        let report = fleet.update(&parent.name, &new).await.expect("answered");
+        assert_eq!(report.outcome, Some(expected), "{:?}", report.reason);
+        check();
+        match expected {
+            Outcome::RolledBack => assert_eq!(ids(), before, "the same containers"),
+            _ => assert!(ids().iter().zip(&before).all(|(now, then)| now != then)),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn when_an_app_fails_its_database_goes_back_to_the_same_moment() {
     let lab = Lab::new("stack");
     let (app_1, db_1) = (

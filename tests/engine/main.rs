@@ -4,3 +4,4 @@ mod calls_fail;
 mod embedded;
 mod groups;
 mod proxy;
+mod sequences;
