@@ -138,7 +138,7 @@ impl Spec {
             .as_object()
             .cloned()
             .unwrap_or_default();
-        host::normalise_links(&mut host);
+        host::normalise(&mut host);
         let networks = if has_own_network(text(&inspect["HostConfig"]["NetworkMode"])) {
             object(&inspect["NetworkSettings"]["Networks"])
                 .map(|(name, endpoint)| {

@@ -133,11 +133,23 @@ pub(super) fn adapt(host: &mut Map<String, Value>, repoint: &[Repoint]) {
         }
     }
     set_links(host, repoint);
+    set_limits(host);
 }
 
-/// Brings links into the form in which a client gives them.
-pub(super) fn normalise_links(host: &mut Map<String, Value>) {
+/// Brings into the form in which a client gives them: links, and limits.
+pub(super) fn normalise(host: &mut Map<String, Value>) {
     set_links(host, &[]);
+    set_limits(host);
+}
+
+/// Podman inspects `RLIMIT_NOFILE` where it was given `nofile`, and takes only the latter.
+fn set_limits(host: &mut Map<String, Value>) {
+    let limits = host.get_mut("Ulimits").and_then(Value::as_array_mut);
+    for limit in limits.into_iter().flatten() {
+        if let Some(name) = text(&limit["Name"]).strip_prefix("RLIMIT_") {
+            limit["Name"] = Value::from(name.to_ascii_lowercase());
+        }
+    }
 }
 
 fn set_links(host: &mut Map<String, Value>, repoint: &[Repoint]) {
@@ -167,4 +179,19 @@ fn given_link(link: &str, repoint: &[Repoint]) -> String {
     let alias = alias.rsplit('/').next().unwrap_or(alias);
     let target = replacement(target, repoint).map_or(target, ContainerId::as_str);
     format!("{target}:{alias}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_given_as_they_are_taken() {
+        let limits =
+            json!([{ "Name": "RLIMIT_NOFILE", "Soft": 1 }, { "Name": "nproc", "Soft": 2 }]);
+        let mut host = Map::from_iter([("Ulimits".to_owned(), limits)]);
+        adapt(&mut host, &[]);
+        let expect = json!([{ "Name": "nofile", "Soft": 1 }, { "Name": "nproc", "Soft": 2 }]);
+        assert_eq!(host["Ulimits"], expect);
+    }
 }
