@@ -6,6 +6,7 @@ use bollard::query_parameters::{
 };
 use bytes::Bytes;
 use fleet_core::ids::{ContainerId, VolumeName};
+use fleet_core::model::labels::KIND;
 use fleet_core::ports::PortError;
 use futures::StreamExt;
 use serde_json::{Value, json};
@@ -108,6 +109,26 @@ impl DockerEngine {
         let found = list(&listed).iter().filter_map(|entry| {
             let id = ContainerId::new(text(&entry["Id"])).ok()?;
             Some((id, text(&entry["Labels"][value_of]).to_owned()))
+        });
+        Ok(found.collect())
+    }
+
+    /// Containers of a kind of fleet's own that were made and never started, with the second of their making.
+    pub(crate) async fn never_started(
+        &self,
+        kind: &str,
+    ) -> Result<Vec<(ContainerId, u64)>, PortError> {
+        let label = format!("{KIND}={kind}");
+        let filter = json!({ "label": [label], "status": ["created"] }).to_string();
+        let query = [("all", "1"), ("filters", filter.as_str())];
+        let listed = self
+            .raw
+            .get("list helpers", &["containers", "json"], &query, CALL_LIMIT)
+            .await?
+            .unwrap_or_default();
+        let found = list(&listed).iter().filter_map(|entry| {
+            let id = ContainerId::new(text(&entry["Id"])).ok()?;
+            Some((id, entry["Created"].as_u64()?))
         });
         Ok(found.collect())
     }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -31,6 +31,8 @@ const WRITES: &str = "io.fleet.helper.writes";
 const QUEUE: usize = 16;
 /// How often a helper is tried whose image goes away between a look and the start.
 const TRIES: u32 = 3;
+/// Age from which a helper that was not started will not be.
+const STALE: Duration = Duration::from_secs(600);
 /// Longest wait for helpers to be gone at the end of a command.
 const SETTLE_LIMIT: Duration = Duration::from_secs(20);
 
@@ -82,6 +84,7 @@ impl DockerHelpers {
         access: Access,
         network: &str,
     ) -> Result<Connection, PortError> {
+        self.sweep().await;
         let mut tries = 1;
         let pipes = loop {
             let image = self.image.on(&self.engine).await?;
@@ -154,6 +157,25 @@ impl DockerHelpers {
         })
     }
 
+    /// Removes helpers that a fleet made and did not live to start: the engine removes only what has run. That one cannot
+    /// be removed keeps nobody from starting another.
+    async fn sweep(&self) {
+        let made = match self.engine.never_started(HELPER_KIND).await {
+            Ok(made) => made,
+            Err(error) => {
+                tracing::warn!(%error, "old helpers cannot be looked for");
+                return;
+            }
+        };
+        let now = SystemTime::now();
+        for (id, _) in made.into_iter().filter(|(_, made)| is_stale(*made, now)) {
+            tracing::info!(container = %id, "removing a helper that was never started");
+            if let Err(error) = self.engine.remove_tool(&id).await {
+                tracing::warn!(container = %id, %error, "an old helper could not be removed");
+            }
+        }
+    }
+
     /// Ends helpers of a fleet that died which may still write to one of these volumes.
     async fn end_writers(&self, volumes: &[VolumeSource]) -> Result<(), PortError> {
         for volume in volumes {
@@ -182,6 +204,12 @@ impl Connect for DockerHelpers {
         self.end_writers(volumes).await?;
         self.start(volumes, access, "none").await
     }
+}
+
+/// Whether nobody can be about to start what was made in this second.
+fn is_stale(made: u64, now: SystemTime) -> bool {
+    let made = UNIX_EPOCH + Duration::from_secs(made);
+    now.duration_since(made).is_ok_and(|age| age > STALE)
 }
 
 /// The pipes of an attached container.
@@ -263,5 +291,18 @@ impl Drop for Keep {
             }
         };
         self.removals.spawn_on(removing, &self.runtime);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_old_is_swept() {
+        let now = UNIX_EPOCH + Duration::from_secs(10_000);
+        assert!(is_stale(9_000, now));
+        assert!(!is_stale(9_500, now));
+        assert!(!is_stale(10_500, now), "the clock was set back");
     }
 }
