@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-use fleet_testkit::{Container, Fleet, Image, Lab, Registry, docker};
+use fleet_testkit::{Container, Fleet, Image, Lab, PrivateEngine, Registry, docker};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -29,18 +29,16 @@ fn instance(lab: &Lab, registry: &Registry) -> Container {
     container
 }
 
-/// An update that must end with 1 without the container having been stopped.
+/// An update that must end with 1 without the container having been stopped; gives the reason.
 #[track_caller]
-fn never_stopped(lab: &Lab, container: &Container, image: &str) {
+fn never_stopped(lab: &Lab, container: &Container, image: &str) -> String {
     let before = container.inspect();
     let (code, report) = Fleet::new().update(&container.name, image, &[]);
     assert_eq!(code, 1, "{report}");
     let outcome = report["outcome"].as_str().unwrap_or_default();
     assert!(matches!(outcome, "failed" | "refused"), "{report}");
-    assert!(
-        report["reason"].as_str().is_some_and(|why| !why.is_empty()),
-        "{report}"
-    );
+    let why = report["reason"].as_str().unwrap_or_default().to_owned();
+    assert!(!why.is_empty(), "{report}");
     assert!(report["downtime_ms"].is_null(), "{report}");
     let after = container.inspect_by_name();
     assert_eq!(after["Id"], before["Id"]);
@@ -50,6 +48,7 @@ fn never_stopped(lab: &Lab, container: &Container, image: &str) {
         before["HostConfig"]["RestartPolicy"]
     );
     assert_eq!(lab.containers(), [container.name.clone()]);
+    why
 }
 
 #[test]
@@ -177,6 +176,39 @@ fn a_registry_that_goes_down_in_mid_pull_leaves_the_container_alone() {
         (0, &json!("committed")),
         "{report}"
     );
+}
+
+#[test]
+fn a_pull_that_fills_the_disk_leaves_the_container_alone() {
+    let lab = Lab::new("full");
+    let mut registry = Registry::start();
+    for (version, filler) in [("1", 10), ("2", 90_000_000), ("3", 1_000)] {
+        let image = Image::new(version, "").file("filler", noise(7, filler));
+        let local = lab.import(&format!("v{version}"), &image);
+        registry.push(&local, &format!("app:{version}"));
+        docker(&["rmi", &local]);
+    }
+    let engine = PrivateEngine::with_disk(80);
+    let on_it = || {
+        engine.enter();
+        // Its loopback is another one: the same content is served there.
+        registry.start_again();
+        let image = |version: &str| registry.reference(&format!("app:{version}"));
+        docker(&["pull", "--quiet", &image("1")]);
+        let lab = Lab::new("full");
+        let run = lab.run("web").managed().label("fleet.source", "registry");
+        let container = run.start(&image("1"));
+        container.wait_up();
+        let why = never_stopped(&lab, &container, &image("2"));
+        assert!(why.contains("no space left on device"), "{why}");
+        let (code, report) = Fleet::new().update(&container.name, &image("3"), &[]);
+        assert_eq!(
+            (code, &report["outcome"]),
+            (0, &json!("committed")),
+            "{report}"
+        );
+    };
+    thread::scope(|scope| scope.spawn(on_it).join()).expect("it holds on the private engine");
 }
 
 /// Bytes that do not compress.

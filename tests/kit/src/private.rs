@@ -39,6 +39,19 @@ impl PrivateEngine {
     /// When it does not come up: this needs root, `ip`, `nsenter` and `dockerd`.
     #[must_use]
     pub fn start(live_restore: bool) -> Self {
+        Self::start_on(None, live_restore)
+    }
+
+    /// The same with all its data on a disk of its own of so many megabytes.
+    ///
+    /// # Panics
+    /// As [`PrivateEngine::start`]; this needs loop devices as well.
+    #[must_use]
+    pub fn with_disk(megabytes: u32) -> Self {
+        Self::start_on(Some(megabytes), false)
+    }
+
+    fn start_on(disk: Option<u32>, live_restore: bool) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let mut engine = Self {
@@ -50,6 +63,14 @@ impl PrivateEngine {
         };
         let config = serde_json::json!({ "live-restore": live_restore });
         fs::write(engine.path("daemon.json"), config.to_string()).expect("it can be written");
+        if let Some(megabytes) = disk {
+            let (image, data) = (engine.path("disk"), engine.path("data"));
+            let [image, data] = [&image, &data].map(|path| path.display().to_string());
+            run("truncate", &["--size", &format!("{megabytes}M"), &image]);
+            run("mkfs.ext4", &["-q", &image]);
+            fs::create_dir(&data).expect("a folder can be made");
+            run("mount", &["-o", "loop", &image, &data]);
+        }
         run("ip", &["netns", "add", &engine.name]);
         engine.inside(&["ip", "link", "set", "lo", "up"]);
         engine.inside(&["ip", "link", "add", "name", BRIDGE, "type", "bridge"]);
