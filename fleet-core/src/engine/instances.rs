@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{Fleet, FleetError, Survey};
 use crate::ids::{ContainerId, InstanceId, TenantId};
 use crate::image::ImageRef;
-use crate::model::{Channel, Container, EngineHealth, ImageInfo};
+use crate::model::{Channel, Container, EngineHealth, ImageInfo, InstanceSettings, RunState};
 use crate::ports::{Availability, Deployed, PortError, StoredUpdate};
 use crate::update::{Direction, Outcome, UpdateState};
 
@@ -111,7 +111,50 @@ impl Fleet {
             }
             views.push(view);
         }
+        for update in &open {
+            for view in self.between_names(&survey, update) {
+                if !views.iter().any(|known| known.name == view.name) {
+                    views.push(view);
+                }
+            }
+        }
+        views.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(views)
+    }
+
+    /// The members of an open update as they are found by container: while it is under way, or frozen, none may have the
+    /// instance's name.
+    fn between_names(&self, survey: &Survey, update: &StoredUpdate) -> Vec<InstanceView> {
+        let state = UpdateState::replay(update.plan.clone(), &update.entries);
+        let members = state.plan.members.iter().enumerate();
+        members
+            .filter_map(|(index, member)| {
+                let facts = &state.members[index].facts;
+                let here = [Some(state.old_id(index)), facts.candidate.as_ref()];
+                let here: Vec<_> = here
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|id| survey.inventory.by_id(id))
+                    .collect();
+                let container = here
+                    .iter()
+                    .find(|container| container.is_up())
+                    .or(here.first())
+                    .copied();
+                // Where others took both away, what was frozen is all there is to show.
+                let frozen = facts.frozen.as_ref().map(|frozen| {
+                    let mut gone = frozen.container.clone();
+                    gone.state = RunState::Exited;
+                    gone
+                });
+                let container = container.cloned().or(frozen)?;
+                let (settings, _) = InstanceSettings::read(&self.options.label_prefix, &container);
+                let digest = container.image_id.to_string();
+                let mut view = view_of(&settings, &member.instance, &container, digest);
+                view.state = InstanceState::of(&state);
+                Some(view)
+            })
+            .collect()
     }
 
     /// A workload that fleet does not manage, as `explain` shows it.
@@ -179,7 +222,15 @@ pub(super) fn image_digest(image: Option<&ImageInfo>, container: &Container) -> 
 }
 
 fn view(survey: &Survey, id: &InstanceId, container: &Container, digest: String) -> InstanceView {
-    let settings = &survey.settings[&container.id];
+    view_of(&survey.settings[&container.id], id, container, digest)
+}
+
+fn view_of(
+    settings: &InstanceSettings,
+    id: &InstanceId,
+    container: &Container,
+    digest: String,
+) -> InstanceView {
     InstanceView {
         name: id.to_string(),
         container_id: container.id.clone(),
