@@ -26,8 +26,10 @@ if [ "$code" -ne 0 ]; then
       for (i = (n > most ? n - most + 1 : 1); i <= n; i++) print line[i]
       name = ""; n = 0
     }
-    /^---- .* stdout ----$/ { flush(); name = $0; next }
-    /^failures:$/ { flush(); next }
+    # What those that passed had to say stands under "successes:".
+    /^failures:$/ { flush(); failed = 1; next }
+    /^(successes:|test result:)/ { flush(); failed = 0; next }
+    failed && /^---- .* stdout ----$/ { flush(); name = $0; next }
     name != "" { line[++n] = substr($0, 1, 400) }
     END { flush() }
   ' "$log" | head -n 2000

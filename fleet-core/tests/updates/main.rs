@@ -1,6 +1,7 @@
 //! Updates through the façade, on a fake host: how each ends, and what it leaves.
 
 mod ends;
+mod foreign;
 mod frozen;
 mod groups;
 mod news;

@@ -1,0 +1,88 @@
+//! Somebody replaces the container in the middle of an update, as compose does: theirs is not touched, whatever the
+//! moment, and however the update ends.
+
+use std::sync::{Arc, Mutex};
+
+use fleet_core::crash::CrashPoints;
+use fleet_core::engine::{Fleet, FleetOptions};
+use fleet_core::model::Container;
+use fleet_core::ports::NoProgress;
+use fleet_core::testing::{FakeHost, ForeignMove, Move, Workload};
+
+use super::{World, request};
+
+/// Stands at every place that an update passes, and at one of them puts a container of its own under the name.
+struct Stranger {
+    host: FakeHost,
+    strikes_at: Option<usize>,
+    passed: Mutex<Vec<String>>,
+    theirs: Mutex<Option<Container>>,
+}
+
+impl CrashPoints for Stranger {
+    fn reached(&self, point: &str) -> bool {
+        let mut passed = self.passed.lock().unwrap();
+        if self.strikes_at == Some(passed.len()) {
+            let replace = ForeignMove::Recreate("web".to_owned());
+            let before = self.host.container("web").map(|web| web.id);
+            self.host.happen(Move::Foreign(replace));
+            // Between two names there is nobody to replace.
+            let after = self.host.container("web");
+            *self.theirs.lock().unwrap() = after.filter(|web| Some(&web.id) != before.as_ref());
+        }
+        passed.push(point.to_owned());
+        false
+    }
+}
+
+/// Updates with a stranger at one of the places; gives the places, and whether it found somebody to replace.
+fn update(release: &Workload, strikes_at: Option<usize>) -> (Vec<String>, bool) {
+    let mut world = World::with_web();
+    world.publish("app:2", release.clone());
+    let stranger = Arc::new(Stranger {
+        host: world.host.clone(),
+        strikes_at,
+        passed: Mutex::default(),
+        theirs: Mutex::default(),
+    });
+    let mut ports = world.fleet.ports().clone();
+    ports.update.crash = stranger.clone();
+    world.fleet = Fleet::new(ports, FleetOptions::default());
+    let reports = {
+        let wish = request("web", "app:2");
+        let run = world.fleet.update(&wish, &NoProgress);
+        world.host.drive(run).expect("nothing kills it")
+    };
+    let places = stranger.passed.lock().unwrap().clone();
+    let theirs = stranger.theirs.lock().unwrap().clone();
+    if let (Some(place), Some(theirs)) = (strikes_at, &theirs) {
+        let case = format!("at {}: {reports:?}", places[place]);
+        let now = world.host.containers();
+        let now = now.iter().find(|container| container.id == theirs.id);
+        let now = now.unwrap_or_else(|| panic!("removed {case}"));
+        assert!(now.is_up(), "stopped {case}");
+        assert_eq!(now.name, "web", "renamed {case}");
+        assert_eq!(now.started_at, theirs.started_at, "started again {case}");
+        assert_eq!(now.restart_policy, theirs.restart_policy, "changed {case}");
+    }
+    (places, theirs.is_some())
+}
+
+#[track_caller]
+fn check(release: &Workload) {
+    let (places, _) = update(release, None);
+    assert!(places.len() > 30, "{places:?}");
+    let replaced = (0..places.len()).filter(|place| update(release, Some(*place)).1);
+    let replaced = replaced.count();
+    assert!(replaced > places.len() / 2, "{replaced} of {places:?}");
+}
+
+#[test]
+fn what_a_stranger_put_under_the_name_is_theirs_while_an_update_commits() {
+    check(&Workload::healthy("2"));
+}
+
+#[test]
+fn what_a_stranger_put_under_the_name_is_theirs_while_an_update_goes_back() {
+    check(&Workload::destroyer("2"));
+}
