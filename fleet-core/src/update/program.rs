@@ -159,3 +159,48 @@ pub fn quarantines(state: &UpdateState) -> Option<&Cause> {
         cause.fault == Fault::Release && state.any_started(Step::Start) && !sick_before
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each of these pairs is a sentence of the promise.
+    #[test]
+    fn the_order_on_which_the_promise_rests() {
+        let steps = forward(2);
+        let last_of = |step| steps.iter().rposition(|(known, _)| *known == step);
+        let first_of = |step| steps.iter().position(|(known, _)| *known == step);
+        for (earlier, later) in [
+            (Step::Pull, Step::Disarm),
+            (Step::CreateCandidate, Step::Guard),
+            (Step::Guard, Step::Stop),
+            (Step::Disarm, Step::Stop),
+            (Step::Stop, Step::Snapshot),
+            (Step::Snapshot, Step::Park),
+            (Step::Snapshot, Step::Start),
+            (Step::Gate, Step::Arm),
+            (Step::Arm, Step::Commit),
+            (Step::Commit, Step::CleanUp),
+        ] {
+            assert!(
+                last_of(earlier) < first_of(later),
+                "{earlier:?} before {later:?}"
+            );
+        }
+        let steps = back(2);
+        let last_of = |step| steps.iter().rposition(|(known, _)| *known == step);
+        let first_of = |step| steps.iter().position(|(known, _)| *known == step);
+        for (earlier, later) in [
+            (Step::StopNew, Step::Restore),
+            (Step::Restore, Step::StartOld),
+            (Step::Reinstate, Step::StartOld),
+            (Step::GateOld, Step::RolledBack),
+            (Step::RolledBack, Step::CleanUpBack),
+        ] {
+            assert!(
+                last_of(earlier) < first_of(later),
+                "{earlier:?} before {later:?}"
+            );
+        }
+    }
+}

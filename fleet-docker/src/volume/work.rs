@@ -47,10 +47,15 @@ impl Work {
         options: SnapshotOptions,
         files: Arc<dyn Files>,
     ) -> Result<Self, VolumeError> {
+        let is_new = !root.exists();
         files
             .create_dir(root)
             .map_err(VolumeError::io("make the folder of snapshots", root))?;
         let root = std::fs::canonicalize(root).map_err(VolumeError::io("open", root))?;
+        if let Some(parent) = root.parent().filter(|_| is_new) {
+            let failed = VolumeError::io("make durable", parent);
+            files.sync_dir(parent).map_err(failed)?;
+        }
         Ok(Self {
             root,
             options,

@@ -2,6 +2,7 @@
 
 mod by_hand;
 mod corrupt;
+mod durable;
 mod every_kind;
 mod faults;
 mod file_systems;
