@@ -91,10 +91,38 @@ pub(super) fn sort(
     };
     keys.sort_unstable_by(by_instance);
     take_turns(&mut keys, candidates);
-    keys.sort_unstable_by(by_instance);
-    for (place, key) in places.iter_mut().zip(keys) {
+    for (place, key) in places.iter_mut().zip(by_turn(&keys)) {
         *place = key.place;
     }
+}
+
+/// Puts the instances of each class in the order of their turns, and leaves those with the same turn as they are: the
+/// keys are sorted by everything else already.
+fn by_turn(keys: &[OrderKey]) -> Vec<OrderKey> {
+    let mut ordered = keys.to_vec();
+    let mut start = 0;
+    for class in keys.chunk_by(|a, b| a.class() == b.class()) {
+        // Where the next key of each turn goes.
+        let mut next: Vec<usize> = Vec::new();
+        for key in class {
+            let turn = key.turn as usize;
+            if next.len() <= turn {
+                next.resize(turn + 1, 0);
+            }
+            next[turn] += 1;
+        }
+        let mut sum = start;
+        for count in &mut next {
+            sum += std::mem::replace(count, sum);
+        }
+        for key in class {
+            let place = &mut next[key.turn as usize];
+            ordered[*place] = *key;
+            *place += 1;
+        }
+        start += class.len();
+    }
+    ordered
 }
 
 impl OrderKey {
