@@ -5,17 +5,15 @@
 //! guinea pig. Tenants take turns, so that a wave is never one tenant whole. fleet's own container comes last. The order
 //! does not depend on the size of the waves: a larger percentage only adds instances to the first wave.
 
-use std::collections::HashMap;
-
 use sha2::{Digest as _, Sha256};
 
-use super::candidate::Candidate;
-use crate::ids::{InstanceId, TenantId};
+use super::rollout_plan::PlannedInstance;
+use crate::ids::InstanceId;
 use crate::image::Digest;
 
 /// What an instance is ordered by, first things first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct OrderKey {
+#[derive(Debug, Clone, Copy)]
+struct OrderKey {
     own: bool,
     cohort: u32,
     priority: i32,
@@ -23,7 +21,8 @@ pub(super) struct OrderKey {
     /// How many instances of the same tenant go before it, among those equal so far.
     turn: u32,
     hash: u64,
-    /// Place among the candidates; sorted by instance before, so equal hashes have an order as well.
+    tenant: u32,
+    /// Place among the planned instances as they were given.
     place: u32,
 }
 
@@ -62,38 +61,39 @@ pub(super) fn cohort_rank(cohorts: &[String], cohort: Option<&str>) -> u32 {
     u32::try_from(rank).unwrap_or(u32::MAX)
 }
 
-/// Orders candidates, given by their places, in place.
-pub(super) fn sort(
-    places: &mut [u32],
-    candidates: &[Candidate],
-    cohorts: &[String],
+/// Puts planned instances in their order; their tenants are numbers below `tenants`.
+pub(super) fn sorted(
+    members: Vec<PlannedInstance>,
+    tenants: usize,
     shuffle: &Shuffle,
-) {
-    let mut keys: Vec<OrderKey> = places
+) -> Vec<PlannedInstance> {
+    let mut keys: Vec<OrderKey> = members
         .iter()
-        .map(|&place| {
-            let candidate = &candidates[place as usize];
-            OrderKey {
-                own: candidate.own,
-                cohort: cohort_rank(cohorts, candidate.cohort.as_deref()),
-                priority: candidate.priority,
-                failed_before: candidate.failed_before,
-                turn: 0,
-                hash: shuffle.hash(&candidate.instance),
-                place,
-            }
+        .zip(0u32..)
+        .map(|(member, place)| OrderKey {
+            own: member.own,
+            cohort: member.cohort,
+            priority: member.priority,
+            failed_before: member.failed_before,
+            turn: 0,
+            hash: shuffle.hash(&member.instance),
+            tenant: member.tenant,
+            place,
         })
         .collect();
-    let by_instance = |a: &OrderKey, b: &OrderKey| {
-        let instance = |key: &OrderKey| &candidates[key.place as usize].instance;
-        a.cmp_but_place(b)
+    keys.sort_unstable_by(|a, b| {
+        let instance = |key: &OrderKey| &members[key.place as usize].instance;
+        (a.class(), a.hash)
+            .cmp(&(b.class(), b.hash))
+            // Equal hashes have an order as well.
             .then_with(|| instance(a).cmp(instance(b)))
-    };
-    keys.sort_unstable_by(by_instance);
-    take_turns(&mut keys, candidates);
-    for (place, key) in places.iter_mut().zip(by_turn(&keys)) {
-        *place = key.place;
-    }
+    });
+    take_turns(&mut keys, tenants);
+    let mut members: Vec<_> = members.into_iter().map(Some).collect();
+    by_turn(&keys)
+        .into_iter()
+        .filter_map(|key| members[key.place as usize].take())
+        .collect()
 }
 
 /// Puts the instances of each class in the order of their turns, and leaves those with the same turn as they are: the
@@ -129,25 +129,20 @@ impl OrderKey {
     fn class(&self) -> (bool, u32, i32, bool) {
         (self.own, self.cohort, self.priority, self.failed_before)
     }
-
-    fn cmp_but_place(&self, other: &Self) -> std::cmp::Ordering {
-        (self.class(), self.turn, self.hash).cmp(&(other.class(), other.turn, other.hash))
-    }
 }
 
 /// Numbers the instances of each tenant within each class, in their present order.
-fn take_turns(keys: &mut [OrderKey], candidates: &[Candidate]) {
-    let mut turns: HashMap<&TenantId, u32> = HashMap::new();
-    let mut class = None;
-    for key in keys {
-        if class != Some(key.class()) {
-            turns.clear();
-            class = Some(key.class());
+fn take_turns(keys: &mut [OrderKey], tenants: usize) {
+    let mut turns = vec![0; tenants];
+    for class in keys.chunk_by_mut(|a, b| a.class() == b.class()) {
+        for key in &mut *class {
+            let turn = &mut turns[key.tenant as usize];
+            key.turn = *turn;
+            *turn += 1;
         }
-        let turn = turns
-            .entry(&candidates[key.place as usize].tenant)
-            .or_default();
-        key.turn = *turn;
-        *turn += 1;
+        // Only what was counted: there may be as many classes as priorities.
+        for key in class {
+            turns[key.tenant as usize] = 0;
+        }
     }
 }

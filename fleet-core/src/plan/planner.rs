@@ -62,43 +62,21 @@ pub fn plan(
     }
     let mut tables = Tables::default();
     let to = tables.digest(&input.request.target.digest);
-    let mut schedules: Vec<u32> = Vec::with_capacity(input.candidates.len());
-    let mut places: Vec<u32> = Vec::new();
+    let mut members = Vec::new();
     let mut held = Vec::new();
-    for ((candidate, verdict), place) in input.candidates.iter().zip(select(input)).zip(0u32..) {
+    for (candidate, verdict) in input.candidates.iter().zip(select(input)) {
         match verdict {
             Ok(schedule) => {
-                schedules.push(tables.schedule(schedule));
-                places.push(place);
+                let schedule = tables.schedule(schedule);
+                let member = planned(input, strategy, &mut tables, candidate, schedule, to);
+                members.push(member);
             }
-            Err(why) => {
-                schedules.push(0);
-                held.push(held_instance(&mut tables, candidate, why));
-            }
+            Err(why) => held.push(held_instance(&mut tables, candidate, why)),
         }
     }
     held.sort_unstable_by(|a, b| a.instance.cmp(&b.instance));
     let shuffle = Shuffle::new(&input.settings.salt, &input.request.target.digest);
-    order::sort(
-        &mut places,
-        input.candidates,
-        &input.settings.cohorts,
-        &shuffle,
-    );
-    let members: Vec<PlannedInstance> = places
-        .iter()
-        .map(|&place| {
-            let candidate = &input.candidates[place as usize];
-            planned(
-                input,
-                strategy,
-                &mut tables,
-                candidate,
-                schedules[place as usize],
-                to,
-            )
-        })
-        .collect();
+    let members = order::sorted(members, tables.tenants.len(), &shuffle);
     let total = u32::try_from(members.len()).unwrap_or(u32::MAX);
     let waves = lay_out(strategy, &members)?;
     Ok(RolloutPlan {
