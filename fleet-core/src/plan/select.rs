@@ -13,7 +13,7 @@ use super::rollout_plan::ScheduleSpec;
 use super::window::{Fit, Freeze, Policy, Schedule, WeeklyCalendar};
 use crate::ids::InstanceName;
 use crate::model::labels::LabelMode;
-use crate::model::{FleetSettings, GlobalMode};
+use crate::model::{FleetSettings, GlobalMode, UpdateConfig};
 use crate::time::Timestamp;
 
 /// When each candidate may begin, or why it is not in the plan; in the order of the candidates.
@@ -84,7 +84,7 @@ fn verdict(input: &PlanInput<'_>, candidate: &Candidate) -> Result<ScheduleSpec,
     reason_of_mode(input, candidate, mode)
         .or_else(|| reason_too_young(input, candidate))
         .map_or(Ok(()), Err)?;
-    schedule_of(input, candidate)
+    schedule_of(input, candidate, config)
 }
 
 fn invalid(error: impl std::fmt::Display) -> Held {
@@ -181,11 +181,14 @@ fn reason_too_young(input: &PlanInput<'_>, candidate: &Candidate) -> Option<Held
 
 /// Label, tenant, fleet: the first window that is configured holds. The preferred hour and the hours of a policy are for
 /// what detection opens; a person who asks means now.
-fn schedule_of(input: &PlanInput<'_>, candidate: &Candidate) -> Result<ScheduleSpec, Held> {
+fn schedule_of(
+    input: &PlanInput<'_>,
+    candidate: &Candidate,
+    config: Option<&UpdateConfig>,
+) -> Result<ScheduleSpec, Held> {
     if input.request.override_window {
         return Ok(ScheduleSpec::Always);
     }
-    let config = input.tenants.get(&candidate.tenant);
     let windows = candidate.window.as_ref().map(|text| vec![text.clone()]);
     let windows = windows.or_else(|| {
         config
