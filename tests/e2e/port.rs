@@ -4,27 +4,47 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use fleet_testkit::{Fleet, Image, Lab, wait_for};
+use fleet_testkit::{Container, Fleet, Image, Lab, wait_for};
 use serde_json::{Value, json};
 
-/// What the engine says of a container at this moment; a program in between would take too long.
-fn look(name: &str) -> Result<Value, String> {
+/// What the engine answers at this moment; a program in between would take too long.
+fn ask(path: &str) -> Value {
     let asked = || -> std::io::Result<String> {
         let mut stream = UnixStream::connect("/var/run/docker.sock")?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        write!(
-            stream,
-            "GET /containers/{name}/json HTTP/1.0\r\nHost: engine\r\n\r\n"
-        )?;
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: engine\r\n\r\n")?;
         let mut text = String::new();
         stream.read_to_string(&mut text)?;
         Ok(text)
     };
-    let text = asked().map_err(|error| error.to_string())?;
-    let (_, body) = text.split_once("\r\n\r\n").ok_or("no body")?;
-    serde_json::from_str(body).map_err(|error| error.to_string())
+    let text = asked().expect("the engine answers");
+    let (_, body) = text.split_once("\r\n\r\n").expect("an answer has a body");
+    serde_json::from_str(body).expect("the engine answers in JSON")
+}
+
+/// Waits for the engine to refuse the start of the new container, and returns at once: the port must be free again
+/// before the old one is started, which takes fleet no tenth of a second.
+fn wait_for_refusal(web: &Container) {
+    let all = ask("/containers/json?all=1");
+    let new = all.as_array().expect("a list").iter().find(|entry| {
+        let name = entry["Names"][0].as_str().unwrap_or_default();
+        entry["Id"] != web.id.as_str() && name.trim_start_matches('/').starts_with(&web.name)
+    });
+    let id = new.expect("the new one was made before the stop")["Id"].clone();
+    let path = format!("/containers/{}/json", id.as_str().expect("an id"));
+    let begun = Instant::now();
+    while ask(&path)["State"]["Error"]
+        .as_str()
+        .unwrap_or_default()
+        .is_empty()
+    {
+        assert!(
+            begun.elapsed() < Duration::from_secs(60),
+            "nobody was refused"
+        );
+    }
 }
 
 #[test]
@@ -54,15 +74,7 @@ fn a_port_taken_between_stop_and_start_leads_back() {
     let taken = wait_for("the port", Duration::from_secs(60), || {
         bind(port).map_err(|error| error.to_string())
     });
-    wait_for("the new one to be refused", Duration::from_secs(60), || {
-        let now = look(&web.name)?;
-        let refused = now["Id"] != web.id.as_str() && now["State"]["Error"] != "";
-        if refused {
-            Ok(())
-        } else {
-            Err(now["State"].to_string())
-        }
-    });
+    wait_for_refusal(&web);
     drop(taken);
     let output = running.wait_with_output().expect("fleet ends");
     let text = String::from_utf8_lossy(&output.stdout);
