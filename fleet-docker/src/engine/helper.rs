@@ -100,17 +100,20 @@ impl DockerEngine {
         volume: &VolumeName,
     ) -> Result<Vec<(ContainerId, String)>, PortError> {
         let filter = json!({ "label": [label], "volume": [volume] }).to_string();
-        let query = [("all", "1"), ("filters", filter.as_str())];
-        let listed = self
-            .raw
-            .get("list helpers", &["containers", "json"], &query, CALL_LIMIT)
-            .await?
-            .unwrap_or_default();
+        let listed = self.listed(&filter).await?;
         let found = list(&listed).iter().filter_map(|entry| {
             let id = ContainerId::new(text(&entry["Id"])).ok()?;
             Some((id, text(&entry["Labels"][value_of]).to_owned()))
         });
         Ok(found.collect())
+    }
+
+    /// Every container that a filter lets through, as it is listed.
+    async fn listed(&self, filter: &str) -> Result<Value, PortError> {
+        let query = [("all", "1"), ("filters", filter)];
+        let path = ["containers", "json"];
+        let listed = self.raw.get("list helpers", &path, &query, CALL_LIMIT);
+        Ok(listed.await?.unwrap_or_default())
     }
 
     /// Containers of a kind of fleet's own that were made and never started, with the second of their making.
@@ -120,12 +123,7 @@ impl DockerEngine {
     ) -> Result<Vec<(ContainerId, u64)>, PortError> {
         let label = format!("{KIND}={kind}");
         let filter = json!({ "label": [label], "status": ["created"] }).to_string();
-        let query = [("all", "1"), ("filters", filter.as_str())];
-        let listed = self
-            .raw
-            .get("list helpers", &["containers", "json"], &query, CALL_LIMIT)
-            .await?
-            .unwrap_or_default();
+        let listed = self.listed(&filter).await?;
         let found = list(&listed).iter().filter_map(|entry| {
             let id = ContainerId::new(text(&entry["Id"])).ok()?;
             Some((id, entry["Created"].as_u64()?))
