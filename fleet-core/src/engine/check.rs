@@ -1,6 +1,6 @@
 //! `fleet check`: what is new, asked once and kept for `ps` and the planner.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::{Fleet, FleetError, alerts};
 use crate::detect::{self, Finding, Known, Subject};
@@ -48,12 +48,17 @@ impl Fleet {
         let findings = detect::check_all(releases, images, &platform, &subjects, &known, now).await;
         let rows = findings.iter().filter_map(Finding::availability);
         self.ports.availability.found(rows.collect()).await?;
+        let earlier: HashMap<&InstanceId, &Availability> = earlier
+            .iter()
+            .map(|known| (&known.instance, known))
+            .collect();
+        let before = |finding: &Finding| earlier.get(&finding.instance).copied();
         let mut events = Vec::new();
         // However many instances a release is news for, it is read once.
         let mut read = BTreeMap::new();
         let news = findings
             .iter()
-            .filter(|finding| finding.is_offered() && is_news(finding, &earlier));
+            .filter(|finding| finding.is_offered() && is_news(finding, before(finding)));
         for finding in news {
             let managed = survey.workload(finding.instance.name.as_str());
             let path = managed.map_or("", |managed| managed.settings.changelog.as_str());
@@ -77,12 +82,12 @@ impl Fleet {
             });
         }
         for finding in &findings {
-            let before = earlier
-                .iter()
-                .find(|known| known.instance == finding.instance);
+            let changes = alerts::changed(finding, before(finding));
+            if changes.is_empty() {
+                continue;
+            }
             let managed = survey.workload(finding.instance.name.as_str());
-            let changes = alerts::changed(finding, before).into_iter();
-            events.extend(changes.map(|(kind, data)| NewEvent {
+            events.extend(changes.into_iter().map(|(kind, data)| NewEvent {
                 tenant: managed.map(|managed| managed.settings.tenant.clone()),
                 instance: Some(finding.instance.clone()),
                 data,
@@ -130,9 +135,6 @@ impl Fleet {
     }
 }
 
-fn is_news(finding: &Finding, earlier: &[Availability]) -> bool {
-    let before = earlier
-        .iter()
-        .find(|known| known.instance == finding.instance);
+fn is_news(finding: &Finding, before: Option<&Availability>) -> bool {
     before.is_none_or(|known| known.digest != finding.digest || known.behind != Some(true))
 }
