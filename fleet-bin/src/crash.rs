@@ -19,6 +19,7 @@ pub(crate) fn points() -> Arc<dyn CrashPoints> {
     Arc::new(dying::DieAt {
         at: std::env::var("FLEET_CRASH_AT").unwrap_or_default(),
         pause: std::env::var("FLEET_PAUSE_AT").unwrap_or_default(),
+        paused: std::sync::atomic::AtomicBool::new(false),
         log: std::env::var_os("FLEET_CRASH_LOG").map(std::path::PathBuf::from),
     })
 }
@@ -28,6 +29,7 @@ mod dying {
     use std::fs::OpenOptions;
     use std::io::Write as _;
     use std::path::PathBuf;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use fleet_core::crash::CrashPoints;
     use rustix::process::{Signal, getpid, kill_process};
@@ -36,6 +38,8 @@ mod dying {
     pub(super) struct DieAt {
         pub(super) at: String,
         pub(super) pause: String,
+        /// A named point pauses once: a step that is tried again passes it again.
+        pub(super) paused: AtomicBool,
         pub(super) log: Option<PathBuf>,
     }
 
@@ -49,7 +53,8 @@ mod dying {
             if point == self.at {
                 std::process::abort();
             }
-            if point == self.pause || self.pause == "*" {
+            let first = || !self.paused.swap(true, Ordering::SeqCst);
+            if self.pause == "*" || (point == self.pause && first()) {
                 // A test that waits for the pause fails by itself if there is none.
                 let _ = kill_process(getpid(), Signal::STOP);
             }
