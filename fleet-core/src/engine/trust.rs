@@ -18,10 +18,8 @@ impl Fleet {
         target: &Release,
     ) -> Result<Option<Refusal>, FleetError> {
         let image = &target.image;
-        if let Some(policy) = &self.options.image_policy
-            && let Err(denied) = policy.check(&image.image)
-        {
-            return Ok(Some(not_allowed("image_not_allowed", denied.to_string())));
+        if let Some(refusal) = self.not_named(&image.image) {
+            return Ok(Some(refusal));
         }
         let Some(verifier) = &self.ports.verifier else {
             return Ok(None);
@@ -68,14 +66,16 @@ impl Fleet {
     /// # Errors
     /// It does not.
     pub(super) fn allow(&self, image: &ImageRef) -> Result<(), FleetError> {
-        let Some(policy) = &self.options.image_policy else {
-            return Ok(());
-        };
-        policy.check(image).map_err(|denied| {
-            let Refusal { reason, remedy, .. } =
-                not_allowed("image_not_allowed", denied.to_string());
-            FleetError::Refused { reason, remedy }
-        })
+        match self.not_named(image) {
+            None => Ok(()),
+            Some(Refusal { reason, remedy, .. }) => Err(FleetError::Refused { reason, remedy }),
+        }
+    }
+
+    /// What the policy has against an image as a target.
+    fn not_named(&self, image: &ImageRef) -> Option<Refusal> {
+        let denied = self.options.image_policy.as_ref()?.check(image).err()?;
+        Some(not_allowed("image_not_allowed", denied.to_string()))
     }
 }
 
