@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{Fleet, FleetError, alerts};
+use super::{Fleet, FleetError, Managed, alerts};
 use crate::detect::{self, Finding, Known, Subject};
 use crate::ids::{HostId, InstanceId};
 use crate::image::Digest;
@@ -70,16 +70,16 @@ impl Fleet {
                 };
                 read.insert(key.clone(), changelog);
             }
-            events.push(NewEvent {
-                tenant: managed.map(|managed| managed.settings.tenant.clone()),
-                instance: Some(finding.instance.clone()),
-                data: serde_json::json!({
-                    "image": finding.image,
-                    "digest": finding.digest,
-                    "changelog": read[&key],
-                }),
-                ..NewEvent::new(now, EventKind::UpdateAvailable, actor)
+            let data = serde_json::json!({
+                "image": finding.image,
+                "digest": finding.digest,
+                "changelog": read[&key],
             });
+            let event = NewEvent {
+                data,
+                ..NewEvent::new(now, EventKind::UpdateAvailable, actor)
+            };
+            events.push(about(finding, managed, event));
         }
         for finding in &findings {
             let changes = alerts::changed(finding, before(finding));
@@ -87,12 +87,17 @@ impl Fleet {
                 continue;
             }
             let managed = survey.workload(finding.instance.name.as_str());
-            events.extend(changes.into_iter().map(|(kind, data)| NewEvent {
-                tenant: managed.map(|managed| managed.settings.tenant.clone()),
-                instance: Some(finding.instance.clone()),
-                data,
-                ..NewEvent::new(now, kind, actor)
-            }));
+            let event = |(kind, data)| {
+                about(
+                    finding,
+                    managed,
+                    NewEvent {
+                        data,
+                        ..NewEvent::new(now, kind, actor)
+                    },
+                )
+            };
+            events.extend(changes.into_iter().map(event));
         }
         if !events.is_empty() {
             self.ports.events.record(events).await?;
@@ -132,6 +137,15 @@ impl Fleet {
             });
         // Newest first: the first one is what runs.
         Ok(committed.skip(1).collect())
+    }
+}
+
+/// An event with the instance and the tenant that a finding is about.
+fn about(finding: &Finding, managed: Option<Managed<'_>>, event: NewEvent) -> NewEvent {
+    NewEvent {
+        tenant: managed.map(|managed| managed.settings.tenant.clone()),
+        instance: Some(finding.instance.clone()),
+        ..event
     }
 }
 
