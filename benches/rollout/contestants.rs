@@ -17,6 +17,7 @@ use fleet_testkit::{Fleet, docker, wait_for};
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use crate::asker::Asker;
+use crate::guard;
 use crate::stage::{Place, Stage};
 
 /// Containers that are worked on at the same time.
@@ -111,6 +112,7 @@ impl Contestant {
         let name = |what: &str| stage.lab.name(&format!("{}-{what}", place.name));
         let new = self.create(&name("new"), &stage.new, place, false).await?;
         let guard = self.create(&name("guard"), &stage.old, place, true).await?;
+        guard::give_program(docker, &guard).await?;
         docker
             .start_container(&guard, None::<StartContainerOptions>)
             .await?;

@@ -16,6 +16,8 @@
 #[path = "../shared/asker.rs"]
 mod asker;
 mod contestants;
+#[path = "../shared/guard.rs"]
+mod guard;
 mod stage;
 
 use std::thread;

@@ -6,7 +6,7 @@ use fleet_core::crash::NoCrashPoints;
 use fleet_core::engine::{
     Fleet, FleetError, FleetOptions, FleetPorts, Recovery, Target, UpdateRequest,
 };
-use fleet_core::ports::{NoProgress, UpdatePorts};
+use fleet_core::ports::{NoProgress, ProgressSink, UpdatePorts};
 use fleet_core::update::UpdateReport;
 use fleet_docker::registry::{RegistryClient, RegistryOptions};
 use fleet_docker::volume::{LocalSnapshotStore, SnapshotOptions};
@@ -96,6 +96,16 @@ impl Embedded {
         instance: &str,
         to: &str,
     ) -> Result<UpdateReport, FleetError> {
+        self.update_watched(instance, to, &NoProgress).await
+    }
+
+    /// The same, told of each step.
+    pub(crate) async fn update_watched(
+        &self,
+        instance: &str,
+        to: &str,
+        progress: &dyn ProgressSink,
+    ) -> Result<UpdateReport, FleetError> {
         let request = UpdateRequest {
             instances: vec![instance.to_owned()],
             to: to.parse::<Target>().expect("a reference"),
@@ -106,7 +116,7 @@ impl Embedded {
             rollout: None,
         };
         self.fleet
-            .update(&request, &NoProgress)
+            .update(&request, progress)
             .await
             .map(|mut reports| reports.remove(0))
     }

@@ -33,28 +33,49 @@ impl Survey {
     /// Reads the labels of every workload.
     #[must_use]
     pub fn new(prefix: &str, inventory: Inventory) -> Self {
-        let mut settings = BTreeMap::new();
-        let mut warnings = Vec::new();
-        for container in inventory
-            .containers
-            .iter()
-            .filter(|container| !is_transitional(container))
-        {
-            let (read, found) = InstanceSettings::read(prefix, container);
-            if read.enabled {
-                warnings.extend(
-                    found
-                        .into_iter()
-                        .map(|warning| (container.name.clone(), warning)),
-                );
+        let mut survey = Self {
+            inventory: Inventory::default(),
+            settings: BTreeMap::new(),
+            warnings: Vec::new(),
+        };
+        for container in &inventory.containers {
+            survey.read_labels(prefix, container);
+        }
+        survey.inventory = inventory;
+        survey
+    }
+
+    fn read_labels(&mut self, prefix: &str, container: &Container) {
+        if is_transitional(container) {
+            return;
+        }
+        let (read, found) = InstanceSettings::read(prefix, container);
+        if read.enabled {
+            let named = found
+                .into_iter()
+                .map(|warning| (container.name.clone(), warning));
+            self.warnings.extend(named);
+        }
+        self.settings.insert(container.id.clone(), read);
+    }
+
+    /// Puts one container in the place of those that had its name or its id before.
+    pub(super) fn replace(&mut self, prefix: &str, container: Container) {
+        let is_before =
+            |known: &Container| known.name == container.name || known.id == container.id;
+        let (settings, warnings) = (&mut self.settings, &mut self.warnings);
+        self.inventory.containers.retain(|known| {
+            let before = is_before(known);
+            if before {
+                settings.remove(&known.id);
+                warnings.retain(|(name, _)| *name != known.name);
             }
-            settings.insert(container.id.clone(), read);
-        }
-        Self {
-            inventory,
-            settings,
-            warnings,
-        }
+            !before
+        });
+        self.read_labels(prefix, &container);
+        let containers = &mut self.inventory.containers;
+        let place = containers.partition_point(|known| known.name < container.name);
+        containers.insert(place, container);
     }
 
     /// Instances that fleet manages, by name.
@@ -128,5 +149,43 @@ impl Fleet {
             name: name.to_owned(),
             nearest,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{FakeHost, image, instance};
+
+    fn container(name: &str, id: char, tenant: &str) -> Container {
+        let host = FakeHost::new(1);
+        host.load(image("app:1"));
+        host.run(instance(name));
+        let mut container = host.container(name).expect("it runs");
+        container.id = ContainerId::new(id.to_string().repeat(64)).expect("an id");
+        for (label, value) in [("fleet.tenant", tenant), ("fleet.nonsense", "")] {
+            container.labels.insert(label.to_owned(), value.to_owned());
+        }
+        container
+    }
+
+    #[test]
+    fn a_container_takes_the_place_of_the_one_with_its_name() {
+        let containers = [("a", 'a'), ("b", 'b'), ("c", 'c')];
+        let containers = containers
+            .map(|(name, id)| container(name, id, "old"))
+            .to_vec();
+        let mut survey = Survey::new("fleet.", Inventory { containers });
+        survey.replace("fleet.", container("b", 'd', "new"));
+        let names = survey.managed().map(|managed| managed.name);
+        assert_eq!(names.collect::<Vec<_>>(), ["a", "b", "c"]);
+        let b = survey.workload("b").expect("it is there");
+        assert_eq!(b.container.id, container("b", 'd', "new").id);
+        assert_eq!(b.settings.tenant.as_str(), "new");
+        assert_eq!((survey.settings.len(), survey.warnings.len()), (3, 3));
+
+        survey.replace("fleet.", container("aa", 'a', "new"));
+        let names = survey.managed().map(|managed| managed.name);
+        assert_eq!(names.collect::<Vec<_>>(), ["aa", "b", "c"], "renamed");
     }
 }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::FutureExt as _;
+use futures::future::try_join_all;
 
 use super::admit::Targets;
 use super::instances::{deployed_digest, image_digest};
@@ -21,7 +22,7 @@ use crate::plan::rollout::{Ending, UpdateEnd};
 use crate::plan::strategy::FailureKind;
 use crate::plan::{Asked, Candidate, InstanceState as PlanState};
 use crate::ports::{Deployed, PortError, ProgressSink, StoredUpdate};
-use crate::update::{Fault, NO_SPACE, Outcome, SagaError, UpdateState, group};
+use crate::update::{Fault, MemberPlan, NO_SPACE, Outcome, SagaError, UpdateState, group};
 
 /// How often an update that lost its engine is taken up again before the rollout asks a person.
 const ENGINE_TRIES: u32 = 10;
@@ -35,8 +36,16 @@ const JUST_NOW: Duration = Duration::from_secs(1);
 pub struct FleetUpdater {
     fleet: Fleet,
     progress: Arc<dyn ProgressSink>,
-    /// The last look at all containers, and when it was begun.
-    seen: Mutex<Option<(Duration, Arc<Survey>)>>,
+    seen: Mutex<Seen>,
+}
+
+/// What is known of all containers.
+#[derive(Default)]
+struct Seen {
+    /// The last look, and when it was begun.
+    last: Option<(Duration, Arc<Survey>)>,
+    /// When an update ended last: a look that was begun before may show its instance as it was.
+    ended: Duration,
 }
 
 impl std::fmt::Debug for FleetUpdater {
@@ -60,13 +69,13 @@ impl FleetUpdater {
     async fn survey(&self) -> Result<Arc<Survey>, FleetError> {
         let begun = self.fleet.ports.update.clock.monotonic();
         let survey = Arc::new(self.fleet.survey().await?);
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        *seen = Some((begun, Arc::clone(&survey)));
+        let mut seen = self.seen();
+        seen.last = (begun >= seen.ended).then(|| (begun, Arc::clone(&survey)));
         Ok(survey)
     }
 
     /// The look from which the question at hand follows, if it was just now; else another one. With many containers the
-    /// look is what costs, and the orders of one pass come together.
+    /// look is what costs, and updates end one after the other.
     async fn survey_of_now(&self) -> Result<Arc<Survey>, FleetError> {
         match self.just_seen() {
             Some(survey) => Ok(survey),
@@ -76,14 +85,57 @@ impl FleetUpdater {
 
     fn just_seen(&self) -> Option<Arc<Survey>> {
         let now = self.fleet.ports.update.clock.monotonic();
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let (begun, survey) = seen.as_ref()?;
+        let seen = self.seen();
+        let (begun, survey) = seen.last.as_ref()?;
         (now.saturating_sub(*begun) <= JUST_NOW).then(|| Arc::clone(survey))
     }
 
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A look that still holds for one instance.
+    async fn survey_for(&self, name: &str) -> Result<Arc<Survey>, FleetError> {
+        let Some(survey) = self.just_seen() else {
+            return self.survey().await;
+        };
+        let known = survey.workload(name).map(|managed| &managed.container.id);
+        let now = self.fleet.ports.update.runtime.find(name).await?;
+        if known == now.as_ref().map(|container| &container.id) {
+            Ok(survey)
+        } else {
+            self.survey().await
+        }
+    }
+
+    /// After an update: looks again at what it was about, and leaves the rest of the last look as it is. Where that does
+    /// not do, the next question looks at all.
+    async fn look_again(&self, members: &[MemberPlan]) {
+        let ended = self.fleet.ports.update.clock.monotonic();
+        let names = members.iter().map(|member| member.instance.name.as_str());
+        let look = |name| self.fleet.ports.update.runtime.find(name);
+        let found = match self.just_seen() {
+            Some(_) => try_join_all(names.map(look)).await.ok(),
+            None => None,
+        };
+        let mut seen = self.seen();
+        seen.ended = ended;
+        match (found, seen.last.as_mut()) {
+            (Some(found), Some((_, survey))) => {
+                let survey = Arc::make_mut(survey);
+                let prefix = &self.fleet.options.label_prefix;
+                found
+                    .into_iter()
+                    .flatten()
+                    .for_each(|container| survey.replace(prefix, container));
+            }
+            _ => seen.last = None,
+        }
+    }
+
     async fn carry_out(&self, order: &UpdateOrder) -> Result<UpdateEnd, FleetError> {
-        let survey = self.survey_of_now().await?;
         let name = order.instance.name.as_str();
+        let survey = self.survey_for(name).await?;
         let managed = survey
             .workload(name)
             .ok_or_else(|| Fleet::unknown(&survey, name))?;
@@ -118,7 +170,9 @@ impl FleetUpdater {
         let report = self
             .fleet
             .update_one(&admission, &request, self.progress.as_ref())
-            .await?;
+            .await;
+        self.look_again(&admission.plan.members).await;
+        let report = report?;
         let fault = match &report.refusal {
             Some(refusal) if refusal.code == NO_SPACE => {
                 let why = refusal.reason.clone();
@@ -291,7 +345,7 @@ impl FleetUpdater {
     }
 
     async fn view(&self) -> Result<FleetView, FleetError> {
-        let survey = self.survey().await?;
+        let survey = self.survey_of_now().await?;
         let known = self.known().await?;
         let tenants = self.fleet.ports.configs.list().await?;
         let mut instances = Vec::new();

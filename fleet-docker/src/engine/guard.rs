@@ -139,7 +139,7 @@ fn body(request: &GuardRequest, networks: &[String], image_config: &Value) -> Va
         .volumes
         .iter()
         .enumerate()
-        .map(|(index, volume)| format!("{volume}:/fleet/volumes/{index}:ro,nocopy"))
+        .map(|(index, volume)| format!("{volume}:{}/{index}:ro,nocopy", guard::VOLUMES))
         .collect();
     let memory: Vec<Value> = object(&image_config["Volumes"])
         .map(|(target, _)| json!({ "Type": "tmpfs", "Target": target }))

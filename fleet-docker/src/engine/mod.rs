@@ -65,6 +65,7 @@ pub struct DockerEngine {
     endpoint: Endpoint,
     api_version: ApiVersion,
     registries: Arc<RegistryOptions>,
+    known: Arc<Mutex<Option<info::Known>>>,
     tag_locks: Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>,
 }
 
@@ -126,6 +127,7 @@ impl DockerEngine {
             endpoint,
             api_version,
             registries: Arc::default(),
+            known: Arc::default(),
             tag_locks: Arc::default(),
         })
     }

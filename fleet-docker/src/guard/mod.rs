@@ -5,8 +5,10 @@
 //! fleet brings the program itself: a static ELF file of one segment, written out below byte by byte. It makes one
 //! system call that waits for a signal, in a loop, needs no memory of its own, and reads and writes nothing.
 
-/// Where the program lies in the guard.
-pub(crate) const PATH: &str = "/fleet-guard";
+/// Where the program lies in the guard. Image and guard share a root, so the names are ones that no image has.
+pub(crate) const PATH: &str = "/.fleet-guard";
+/// Below which folder the volumes are mounted.
+pub(crate) const VOLUMES: &str = "/.fleet-guard-volumes";
 
 /// Size of the ELF header and of one program header, 64-bit.
 const ELF_HEADER: u64 = 64;

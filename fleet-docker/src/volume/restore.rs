@@ -83,8 +83,9 @@ impl Restore {
         for (kind, record) in archives {
             let mut filler = self.filler(reopen(root, mountpoint)?, flush);
             let mut list = ListReader::open(&list_path)?;
-            let mut members =
-                MemberReader::new(StreamIn::open(&stored.path(record), self.workers)?);
+            // Each file is compared with its sum where it comes to lie.
+            let input = StreamIn::open(&stored.path(record), self.workers)?;
+            let mut members = MemberReader::without_sums(input);
             while let Some(entry) = list.pop()? {
                 if kind == ArchiveKind::Base && entry.live {
                     filler.make_without_content(&entry)?;

@@ -16,6 +16,8 @@ async fn guard_holds_what_it_must_and_nothing_else() {
         "app",
         &Image::new("1", "")
             .file("/data/from-image", "x")
+            // An image may hold anything, also a program of this name.
+            .file("/fleet", "x")
             .change("VOLUME /data /declared"),
     );
     let volume = lab.volume("data");

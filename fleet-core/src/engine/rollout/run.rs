@@ -1,6 +1,7 @@
 //! Passes and updates, interleaved, until nothing is due.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::future::Future;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, Either, select};
@@ -27,6 +28,44 @@ struct Done {
     place: usize,
     update: UpdateId,
     end: UpdateEnd,
+}
+
+/// The updates that go on, and those that ended and are not recorded yet.
+#[derive(Default)]
+struct InFlight {
+    going_on: FuturesUnordered<BoxFuture<'static, Done>>,
+    ended: VecDeque<Done>,
+}
+
+impl InFlight {
+    fn begin(&mut self, update: BoxFuture<'static, Done>) {
+        self.going_on.push(update);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.going_on.is_empty() && self.ended.is_empty()
+    }
+
+    /// The next that ended; none if there is none at all.
+    async fn next(&mut self) -> Option<Done> {
+        match self.ended.pop_front() {
+            Some(done) => Some(done),
+            None => self.going_on.next().await,
+        }
+    }
+
+    /// Does something else while the updates go on: an instance that is out of service does not wait for a look at the
+    /// others.
+    async fn beside<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            match select(work.as_mut(), self.going_on.next()).await {
+                Either::Left((result, _)) => return result,
+                Either::Right((Some(done), _)) => self.ended.push_back(done),
+                Either::Right((None, _)) => return work.await,
+            }
+        }
+    }
 }
 
 /// Where a rollout stands once nothing more is due.
@@ -64,11 +103,11 @@ impl Orchestrator {
     /// # Errors
     /// Store or fleet failed. Updates in flight are dropped then; their journal tells the next call.
     pub async fn run_due(&self) -> Result<(), RolloutError> {
-        let mut in_flight: FuturesUnordered<BoxFuture<'static, Done>> = FuturesUnordered::new();
+        let mut in_flight = InFlight::default();
         let mut noted: HashMap<UpdateId, Noted<'_>> = HashMap::new();
         let mut woken = self.woken();
         loop {
-            let pass = match self.pass_unless_draining().await {
+            let pass = match in_flight.beside(self.pass_unless_draining()).await {
                 Ok(pass) => pass,
                 Err(error) if in_flight.is_empty() => return Err(error),
                 // An engine or a store that is away for a moment is no reason to drop what is in flight.
@@ -82,7 +121,7 @@ impl Orchestrator {
             };
             for (place, order, note) in pass.orders {
                 noted.insert(order.id, note);
-                in_flight.push(self.begin_update(place, order));
+                in_flight.begin(self.begin_update(place, order));
             }
             if in_flight.is_empty() {
                 if pass.changed {
@@ -92,11 +131,16 @@ impl Orchestrator {
             }
             let timer = self.clock.sleep(LOOK_EVERY);
             let look_again = select(timer, Box::pin(woken.next()));
-            if let Either::Left((Some(done), _)) = select(in_flight.next(), look_again).await {
-                self.record(&done).await?;
+            let mut ended = match select(Box::pin(in_flight.next()), look_again).await {
+                Either::Left((done, _)) => done,
+                Either::Right(_) => continue,
+            };
+            while let Some(done) = ended {
+                in_flight.beside(self.record(&done)).await?;
                 noted.remove(&done.update);
-                self.wake();
+                ended = in_flight.ended.pop_front();
             }
+            self.wake();
         }
     }
 
@@ -252,5 +296,37 @@ impl Orchestrator {
             OnFailure::Abort if plan.kind == RolloutKind::Forward => Follow::Abort,
             OnFailure::Abort | OnFailure::Skip | OnFailure::Retry { .. } => Follow::Nothing,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+    use futures::channel::oneshot;
+
+    use super::*;
+
+    #[test]
+    fn updates_go_on_while_something_else_is_waited_for() {
+        let at = Timestamp::from_millis(1);
+        let (tell, told) = oneshot::channel();
+        let mut in_flight = InFlight::default();
+        in_flight.begin(Box::pin(async move {
+            // The work below waits for this.
+            let _ = tell.send(());
+            Done {
+                rollout: RolloutId::new(at, [1; 10]),
+                place: 7,
+                update: UpdateId::new(at, [2; 10]),
+                end: UpdateEnd::Committed,
+            }
+        }));
+        let work = in_flight.beside(told).now_or_never();
+        assert_eq!(work, Some(Ok(())));
+        assert!(!in_flight.is_empty(), "its end is not recorded yet");
+        let done = in_flight.next().now_or_never().flatten();
+        assert_eq!(done.map(|done| done.place), Some(7));
+        assert!(in_flight.is_empty());
+        assert_eq!(in_flight.beside(async { 1 }).now_or_never(), Some(1));
     }
 }
