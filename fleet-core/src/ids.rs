@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -96,7 +97,8 @@ macro_rules! text_ids {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        // Shared: identifiers are copied far more often than made.
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Wraps a text after checking it.
@@ -107,7 +109,7 @@ macro_rules! text_ids {
                 let text = text.into();
                 let valid: fn(&str) -> bool = $valid;
                 if valid(&text) {
-                    Ok(Self(text))
+                    Ok(Self(text.into()))
                 } else {
                     Err(IdError { expected: $expected, found: text })
                 }
@@ -144,7 +146,7 @@ macro_rules! text_ids {
 
         impl From<$name> for String {
             fn from(id: $name) -> Self {
-                id.0
+                id.0.as_ref().to_owned()
             }
         }
     )*};
@@ -167,10 +169,16 @@ text_ids! {
 }
 
 impl HostId {
+    const LOCAL: &'static str = "local";
+
     /// The one host of a fleet that has one.
     #[must_use]
     pub fn local() -> Self {
-        Self("local".to_owned())
+        Self(Self::LOCAL.into())
+    }
+
+    fn is_local(&self) -> bool {
+        &*self.0 == Self::LOCAL
     }
 }
 
@@ -228,7 +236,7 @@ impl InstanceId {
 impl fmt::Display for InstanceId {
     /// The name alone on the local host, else `host/name`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host == HostId::local() {
+        if self.host.is_local() {
             write!(f, "{}", self.name)
         } else {
             write!(f, "{}/{}", self.host, self.name)

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use oci_spec::distribution::Reference;
 use serde::{Deserialize, Serialize};
@@ -20,7 +21,7 @@ pub struct ImageError {
 /// The digest of a manifest, an index or a config: `sha256:` and 64 lower-case hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Digest(String);
+pub struct Digest(Arc<str>);
 
 impl Digest {
     const EXPECTED: &'static str = "a digest such as sha256:<64 hexadecimal digits>";
@@ -31,11 +32,11 @@ impl Digest {
         let mut text = String::with_capacity(71);
         text.push_str("sha256:");
         for byte in Sha256::digest(bytes) {
-            use fmt::Write as _;
-            // Writing into a String cannot fail.
-            let _ = write!(text, "{byte:02x}");
+            for half in [byte >> 4, byte & 15] {
+                text.push(char::from_digit(u32::from(half), 16).unwrap_or_default());
+            }
         }
-        Self(text)
+        Self(text.into())
     }
 
     /// The digest as text.
@@ -57,7 +58,7 @@ impl FromStr for Digest {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let hex = text.strip_prefix("sha256:").unwrap_or("");
         if hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
-            Ok(Self(text.to_owned()))
+            Ok(Self(text.into()))
         } else {
             Err(ImageError {
                 expected: Self::EXPECTED,
@@ -77,7 +78,7 @@ impl TryFrom<String> for Digest {
 
 impl From<Digest> for String {
     fn from(digest: Digest) -> Self {
-        digest.0
+        digest.0.as_ref().to_owned()
     }
 }
 

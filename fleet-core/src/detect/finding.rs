@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::ids::InstanceId;
 use crate::image::{Digest, ImageRef};
-use crate::model::Release;
+use crate::model::{Channel, Release};
 use crate::ports::Availability;
 use crate::time::Timestamp;
 
@@ -15,6 +15,8 @@ use crate::time::Timestamp;
 pub struct Finding {
     /// The instance.
     pub instance: InstanceId,
+    /// The channel that it follows.
+    pub channel: Channel,
     /// The reference that was asked for; with a tag policy its tag may be another than the container's. None where
     /// there is nothing to ask for.
     pub image: Option<ImageRef>,

@@ -199,6 +199,7 @@ impl Answers<'_> {
     fn blank(&self, watched: &Watched<'_>, image: Option<&ImageRef>, verdict: Verdict) -> Finding {
         Finding {
             instance: watched.subject.instance.clone(),
+            channel: watched.subject.channel.clone(),
             image: image.cloned(),
             digest: None,
             verdict,

@@ -6,7 +6,7 @@ use super::tags::{TagRules, TagRulesError};
 use crate::ids::{HostId, ImageId, InstanceId};
 use crate::image::{Digest, ImageRef};
 use crate::model::labels::TagPolicy;
-use crate::model::{Container, InstanceSettings};
+use crate::model::{Channel, Container, InstanceSettings};
 use crate::ports::Deployed;
 
 /// One instance as detection sees it.
@@ -14,6 +14,8 @@ use crate::ports::Deployed;
 pub struct Subject {
     /// The instance.
     pub instance: InstanceId,
+    /// `fleet.channel`.
+    pub channel: Channel,
     /// `Config.Image`: what the user wrote.
     pub image: String,
     /// The image that it was made from.
@@ -91,6 +93,7 @@ impl Subject {
                 host: host.clone(),
                 name: container.instance_name()?,
             },
+            channel: settings.channel.clone(),
             image: container.image.clone(),
             image_id: container.image_id.clone(),
             local_source: settings.local_source,
@@ -203,6 +206,7 @@ pub(super) mod tests {
     pub(in crate::detect) fn subject(name: &str, image: &str, image_id: &str) -> Subject {
         Subject {
             instance: InstanceId::local(InstanceName::new(name).unwrap()),
+            channel: Channel::default(),
             image: image.to_owned(),
             image_id: id(image_id),
             local_source: false,

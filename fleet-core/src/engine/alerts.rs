@@ -51,6 +51,7 @@ mod tests {
     fn finding(content: &str, verdict: Verdict) -> Finding {
         Finding {
             instance: InstanceId::local(InstanceName::new("web").unwrap()),
+            channel: crate::model::Channel::default(),
             image: Some("app:1".parse().unwrap()),
             digest: Some(Digest::of(content.as_bytes())),
             verdict,

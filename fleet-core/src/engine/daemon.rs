@@ -232,19 +232,21 @@ impl Daemon {
         due.into_iter().cloned().collect()
     }
 
-    /// A newer release of a reference takes the place of one that waits.
+    /// A newer release of a reference takes the place of one that waits in its channel.
     fn keep_waiting(&self, looked: Looked) {
         let mut looks = self.looks();
         for new in looked.waiting {
-            let image = &new.offer.release.image;
-            let as_before =
-                |old: &Waiting| old.offer.release == new.offer.release && old.why == new.why;
+            let of = |offer: &Offer| (offer.release.image.clone(), offer.channel.clone());
+            let place = of(&new.offer);
+            let as_before = |old: &Waiting| {
+                of(&old.offer) == place
+                    && old.offer.release.digest == new.offer.release.digest
+                    && old.why == new.why
+            };
             if !looks.waiting.iter().any(as_before) {
                 tracing::info!(release = %new.offer.release, why = new.why, "no rollout is opened now");
             }
-            looks
-                .waiting
-                .retain(|old| old.offer.release.image != *image);
+            looks.waiting.retain(|old| of(&old.offer) != place);
             looks.waiting.push(new);
         }
     }

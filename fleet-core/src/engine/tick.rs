@@ -53,11 +53,13 @@ pub struct Ticked {
     pub waiting: Vec<Waiting>,
 }
 
-/// A release that is offered.
+/// A release that is offered to the instances of a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
     /// The release.
     pub release: PinnedImage,
+    /// The channel whose instances it is offered to.
+    pub channel: Channel,
     /// When fleet saw it first.
     pub first_seen: Timestamp,
 }
@@ -164,7 +166,7 @@ impl Fleet {
         Ok(release.image)
     }
 
-    /// One rollout for each release that is offered, if it is its time.
+    /// One rollout for each release that is offered to a channel, if it is its time.
     pub(super) async fn open_rollouts(
         &self,
         tick: &Tick<'_>,
@@ -182,7 +184,12 @@ impl Fleet {
             };
             let (why, again_at) = match tick
                 .orchestrator
-                .detected(request, offer.first_seen, tick.supersede)
+                .detected(
+                    request,
+                    Some(offer.channel.clone()),
+                    offer.first_seen,
+                    tick.supersede,
+                )
                 .await
             {
                 Ok(Detected::Started(Started::Opened(plan))) => {
@@ -229,19 +236,20 @@ impl Fleet {
     }
 }
 
-/// Releases that are offered, each with the instant at which fleet saw it first.
+/// Releases that are offered to each channel, with the instant at which fleet saw them first.
 fn offers(findings: &[Finding]) -> Vec<Offer> {
     let mut releases = BTreeMap::new();
     for finding in findings.iter().filter(|finding| finding.is_offered()) {
         if let (Some(image), Some(digest)) = (&finding.image, &finding.digest) {
             let first = releases
-                .entry((image.clone(), digest.clone()))
+                .entry((image.clone(), digest.clone(), finding.channel.clone()))
                 .or_insert(finding.first_seen);
             *first = finding.first_seen.min(*first);
         }
     }
-    let offer = |((image, digest), first_seen): ((ImageRef, _), _)| Offer {
+    let offer = |((image, digest, channel), first_seen): ((ImageRef, _, _), _)| Offer {
         release: image.pinned(digest),
+        channel,
         first_seen,
     };
     releases.into_iter().map(offer).collect()

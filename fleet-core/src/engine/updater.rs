@@ -17,7 +17,7 @@ use super::rollout::{
 use super::{Fleet, FleetError, InstanceState, Managed, Survey, Target, UpdateRequest};
 use crate::ids::{ImageId, InstanceId, UpdateId};
 use crate::image::{Digest, ImageRef, PinnedImage};
-use crate::model::{Container, EngineHealth, ImageInfo, InstanceSettings, Release};
+use crate::model::{Channel, Container, EngineHealth, ImageInfo, InstanceSettings, Release};
 use crate::plan::rollout::{Ending, UpdateEnd};
 use crate::plan::strategy::FailureKind;
 use crate::plan::{Asked, Candidate, InstanceState as PlanState};
@@ -531,17 +531,21 @@ impl FleetUpdater {
     }
 }
 
-/// Whether an instance follows the target: by repository, and for detection by the very reference.
+/// Whether an instance follows the target: by repository, and for detection by the very reference and the channel.
 fn follows(image: &str, settings: &InstanceSettings, target: &PinnedImage, asked: &Asked) -> bool {
     let Ok(image) = image.parse::<ImageRef>() else {
         return false;
     };
     let tag_may_move = settings.tag_policy != crate::model::labels::TagPolicy::Digest;
+    let in_repository = image.same_repository(&target.image);
     match asked {
-        Asked::ByDetection if !tag_may_move => {
-            image.same_repository(&target.image) && image.tag() == target.image.tag()
+        Asked::ByDetection { channel } => {
+            let polled = |channel: &Channel| *channel == settings.channel;
+            in_repository
+                && (tag_may_move || image.tag() == target.image.tag())
+                && channel.as_ref().is_none_or(polled)
         }
-        _ => image.same_repository(&target.image),
+        _ => in_repository,
     }
 }
 

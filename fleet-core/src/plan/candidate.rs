@@ -10,7 +10,7 @@ use super::window::{Freeze, WeeklyCalendar, WindowError};
 use crate::ids::{InstanceId, InstanceName, RolloutId, TenantId};
 use crate::image::{Digest, PinnedImage};
 use crate::model::labels::LabelMode;
-use crate::model::{FleetSettings, InstanceSettings, UpdateConfig};
+use crate::model::{Channel, FleetSettings, InstanceSettings, UpdateConfig};
 use crate::time::Timestamp;
 
 /// An instance that a rollout could be about.
@@ -20,6 +20,8 @@ pub struct Candidate {
     pub instance: InstanceId,
     /// Its tenant.
     pub tenant: TenantId,
+    /// `fleet.channel`.
+    pub channel: Channel,
     /// What it runs, as far as known.
     pub current: Option<Digest>,
     /// Whether it is behind the release; none: not known, the update finds out.
@@ -82,6 +84,7 @@ impl Candidate {
         Self {
             instance,
             tenant: settings.tenant.clone(),
+            channel: settings.channel.clone(),
             current: None,
             behind: None,
             enabled: settings.enabled,
@@ -110,7 +113,11 @@ impl Candidate {
 #[serde(rename_all = "snake_case", tag = "asked")]
 pub enum Asked {
     /// fleet found a release: automatic instances, in the tenants' hours.
-    ByDetection,
+    ByDetection {
+        /// The channel whose poll found it: only its instances. None: those of every channel.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        channel: Option<Channel>,
+    },
     /// An operator started a rollout: automatic instances, and manual ones of the tenants that are named.
     ByOperator {
         /// The tenants named; none given means all, and manual ones not.

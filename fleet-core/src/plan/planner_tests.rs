@@ -36,6 +36,7 @@ fn candidate(name: &str, tenant_name: &str) -> Candidate {
     Candidate {
         instance: instance(name),
         tenant: tenant(tenant_name),
+        channel: crate::model::Channel::default(),
         current: Some(Digest::of(b"old")),
         behind: Some(true),
         enabled: true,
@@ -226,6 +227,15 @@ fn a_person_who_names_an_instance_or_a_tenant_beats_the_mode_but_not_a_pause() {
     World::one(|it| it.tenant = tenant("other"))
         .with(of_acme)
         .check("not_in_scope");
+    for (channel, expect) in [("stable", "in"), ("canary", "not_in_scope")] {
+        let channel = crate::model::Channel(channel.to_owned());
+        let polled = |world: &mut World| {
+            world.request.asked = Asked::ByDetection {
+                channel: Some(channel),
+            };
+        };
+        World::one(|_| ()).with(polled).check(expect);
+    }
     World::one(|_| ())
         .with(named)
         .with(|world| pause(&mut world.fleet))
@@ -251,7 +261,7 @@ fn windows_come_from_label_tenant_fleet_and_hours_serve_detection_only() {
             .insert("default.window".to_owned(), "Sat 01:00-02:00".to_owned());
         world.settings = PlannerSettings::read(&world.fleet).unwrap();
     };
-    let detected = |world: &mut World| world.request.asked = Asked::ByDetection;
+    let detected = |world: &mut World| world.request.asked = Asked::ByDetection { channel: None };
     let labelled = |it: &mut Candidate| it.window = Some("Mon 02:00-05:00".to_owned());
     let tenants = tenant_with(&["Tue 02:00-05:00", "Wed 02:00-03:00"]);
     World::one(labelled)

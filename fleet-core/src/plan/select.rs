@@ -95,19 +95,21 @@ fn invalid(error: impl std::fmt::Display) -> Held {
 
 fn named(input: &PlanInput<'_>, candidate: &Candidate) -> bool {
     match &input.request.asked {
-        Asked::ByDetection => false,
+        Asked::ByDetection { .. } => false,
         Asked::ByOperator { tenants } => tenants.contains(&candidate.tenant),
         Asked::ForInstances { names } => names.contains(&candidate.instance.name),
     }
 }
 
 fn reason_out_of_scope(input: &PlanInput<'_>, candidate: &Candidate) -> Option<Held> {
-    let limited = match &input.request.asked {
-        Asked::ByDetection => false,
-        Asked::ByOperator { tenants } => !tenants.is_empty(),
-        Asked::ForInstances { .. } => true,
+    let in_scope = match &input.request.asked {
+        Asked::ByDetection { channel } => channel
+            .as_ref()
+            .is_none_or(|channel| *channel == candidate.channel),
+        Asked::ByOperator { tenants } => tenants.is_empty() || named(input, candidate),
+        Asked::ForInstances { .. } => named(input, candidate),
     };
-    if limited && !named(input, candidate) {
+    if !in_scope {
         Some(Held::NotInScope)
     } else if !candidate.enabled {
         Some(Held::NotEnabled)
@@ -204,7 +206,7 @@ fn schedule_of(
             windows: vec![default.to_string()],
         });
     }
-    let detected = input.request.asked == Asked::ByDetection;
+    let detected = matches!(input.request.asked, Asked::ByDetection { .. });
     Ok(match (detected, config, &candidate.policy) {
         (true, Some(config), _) => ScheduleSpec::Hour {
             utc: config.preferred_hour_utc,

@@ -1,5 +1,6 @@
 //! What tests put on a [`FakeHost`], with boring defaults.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -96,8 +97,9 @@ impl ImageBuilder {
         Digest::of(about.as_bytes())
     }
 
-    fn id(&self) -> ImageId {
-        let id = Digest::of(self.digest().as_str().as_bytes());
+    /// The id that goes with its digest.
+    fn id(digest: &Digest) -> ImageId {
+        let id = Digest::of(digest.as_str().as_bytes());
         ImageId::new(id.as_str()).expect("a digest is an image id")
     }
 }
@@ -197,15 +199,31 @@ impl InstanceBuilder {
     }
 }
 
+/// A reference that is read once for each thread: a simulation makes the same few images over and over.
+fn parsed(reference: &str) -> ImageRef {
+    thread_local! {
+        static PARSED: RefCell<BTreeMap<String, ImageRef>> = const { RefCell::new(BTreeMap::new()) };
+    }
+    PARSED.with_borrow_mut(|parsed| match parsed.get(reference) {
+        Some(known) => known.clone(),
+        None => {
+            let fresh: ImageRef = reference.parse().expect("a reference");
+            parsed.insert(reference.to_owned(), fresh.clone());
+            fresh
+        }
+    })
+}
+
 impl FakeHost {
     /// Puts an image into the registry, under its tag and its digest. The tag moves if it was taken.
     pub fn publish(&self, image: ImageBuilder) -> Release {
-        let reference: ImageRef = image.reference.parse().expect("a reference");
+        let reference = parsed(&image.reference);
         let digest = image.digest();
+        let id = ImageBuilder::id(&digest);
         let release = Release {
             image: reference.pinned(digest.clone()),
             platform_digest: digest,
-            config_digest: image.id().as_str().parse().ok(),
+            config_digest: id.as_str().parse().ok(),
             local: None,
             pushed_at: None,
             size_bytes: 10 << 20,
@@ -218,7 +236,7 @@ impl FakeHost {
             .insert(image.reference.clone(), by_digest.clone());
         let offer = Offer {
             release: release.clone(),
-            id: image.id(),
+            id,
             image: image.image,
         };
         machine.offers.insert(by_digest, offer);
@@ -227,9 +245,10 @@ impl FakeHost {
 
     /// Publishes an image and puts it into the engine as well, under its tag, as `docker pull` does.
     pub fn load(&self, image: ImageBuilder) -> Release {
-        let (tag, id) = (image.reference.clone(), image.id());
+        let tag = image.reference.clone();
         let mut stored = image.image.clone();
         let release = self.publish(image);
+        let id = ImageBuilder::id(&release.image.digest);
         stored.repo_digests.insert(release.image.by_digest());
         let mut machine = self.machine();
         machine.images.insert(id.clone(), stored);

@@ -150,6 +150,11 @@ impl FakeHost {
         self.machine().trace.clone()
     }
 
+    /// The hash of what happened so far, see [`Trace::hash`].
+    pub(super) fn trace_hash(&self) -> u64 {
+        self.machine().trace.hash()
+    }
+
     /// Takes the facts since the last time, each with the number of the call in which it happened.
     #[must_use]
     pub fn take_facts(&self) -> Vec<(u64, Fact)> {

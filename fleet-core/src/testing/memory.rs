@@ -97,6 +97,12 @@ impl MemoryStore {
         self.lock().updates.clone()
     }
 
+    /// Looks at every update and every event, oldest first, without a copy. The store cannot be used meanwhile.
+    pub(super) fn look<T>(&self, look: impl FnOnce(&[StoredUpdate], &[Event]) -> T) -> T {
+        let state = self.lock();
+        look(&state.updates, &state.events)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic of a test's assertion while it held the lock leaves nothing half done.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

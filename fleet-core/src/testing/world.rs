@@ -353,17 +353,18 @@ impl World {
         }
         self.host.let_engine_return();
         self.checker.follow(&self.host, &self.store)?;
-        let stored = self.store.updates().pop();
-        let state = stored
-            .as_ref()
-            .map(|stored| UpdateState::replay(stored.plan.clone(), &stored.entries));
-        self.checker
-            .at_the_end(&self.host, &self.store, stored.as_ref(), state.as_ref())?;
-        Ok(Ending {
-            outcome: stored.and_then(|stored| stored.outcome),
-            reason: state.map_or_else(String::new, |state| reason(&state)),
-            lives: self.lives,
-            trace: self.host.trace().hash(),
+        self.store.look(|updates, events| {
+            let stored = updates.last();
+            let state =
+                stored.map(|stored| UpdateState::replay(stored.plan.clone(), &stored.entries));
+            self.checker
+                .at_the_end(&self.host, events, stored, state.as_ref())?;
+            Ok(Ending {
+                outcome: stored.and_then(|stored| stored.outcome),
+                reason: state.map_or_else(String::new, |state| reason(&state)),
+                lives: self.lives,
+                trace: self.host.trace_hash(),
+            })
         })
     }
 
@@ -382,13 +383,14 @@ impl World {
 
     /// Whether the update is open and not frozen.
     fn is_live(&self) -> bool {
-        let updates = self.store.updates();
-        updates.iter().any(|update| {
-            let frozen = matches!(
-                update.outcome,
-                Some(Outcome::NeedsOperator | Outcome::Diverged)
-            );
-            !update.closed && !frozen
+        self.store.look(|updates, _| {
+            updates.iter().any(|update| {
+                let frozen = matches!(
+                    update.outcome,
+                    Some(Outcome::NeedsOperator | Outcome::Diverged)
+                );
+                !update.closed && !frozen
+            })
         })
     }
 

@@ -193,3 +193,48 @@ fn a_defect_ends_one_look_and_not_the_loop() {
     });
     assert!(world.host.clock().monotonic() >= minutes(5));
 }
+
+#[test]
+fn a_release_goes_to_the_instances_of_the_channel_whose_poll_found_it() {
+    let world = World::new();
+    world.host.load(image("app:1"));
+    for channel in ["canary", "stable"] {
+        world.host.run(instance_of(channel));
+    }
+    let (canary, stable) = (update_of("canary"), update_of("stable"));
+    world.beside(async {
+        world.pass(minutes(1)).await;
+        world.publish("app:1", "2");
+        world
+            .until("an update of the one", || count(&world, &canary) == 1)
+            .await;
+        assert!(world.host.clock().monotonic() < minutes(8));
+        world
+            .until("an update of the other", || count(&world, &stable) == 1)
+            .await;
+        assert!(world.host.clock().monotonic() >= minutes(30));
+    });
+    assert_eq!(world.count("rollout.completed"), 2);
+}
+
+/// An instance of `app:1` that is called after its channel.
+fn instance_of(channel: &str) -> InstanceBuilder {
+    follower(channel, channel).image("app:1")
+}
+
+fn update_of(name: &str) -> String {
+    format!("update.committed {name}")
+}
+
+fn count(world: &World, wanted: &str) -> usize {
+    let events = world.store.events().into_iter();
+    let told = events.map(|event| {
+        let instance = event.event.instance.map(|it| it.to_string());
+        format!(
+            "{} {}",
+            event.event.kind.label(),
+            instance.unwrap_or_default()
+        )
+    });
+    told.filter(|told| told == wanted).count()
+}

@@ -207,7 +207,8 @@ impl World {
             actor: "fleet".to_owned(),
             ..request(line)
         };
-        match self.orchestrator.detected(request, now, quiet_none()).await {
+        let detected = self.orchestrator.detected(request, None, now, quiet_none());
+        match detected.await {
             Ok(Detected::Started(started)) => self.opened(&started),
             Ok(Detected::Decided(decision)) => self.aliased(&decision.to_string()),
             Err(error) => format!("refused: {error}"),

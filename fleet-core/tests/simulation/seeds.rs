@@ -63,6 +63,10 @@ fn a_seed_tells_the_same_story_twice() {
 fn seeds_that_found_a_bug_hold() {
     for (seed, found) in [
         (
+            4_906,
+            "a stop that went on after fleet's death took the old container down after the rollback",
+        ),
+        (
             15_094_204_669,
             "a recovery that froze an update left both versions running",
         ),

@@ -8,7 +8,7 @@ use fleet_core::detect::{Finding, Known, Subject, Verdict, check_all};
 use fleet_core::ids::{ImageId, InstanceId, InstanceName};
 use fleet_core::image::{Digest, PinnedImage};
 use fleet_core::model::labels::TagPolicy;
-use fleet_core::model::{ImageInfo, Platform};
+use fleet_core::model::{Channel, ImageInfo, Platform};
 use fleet_core::ports::{Availability, ImageStore, PortError, ProgressSink, ReleaseSource};
 use fleet_core::time::Timestamp;
 
@@ -70,6 +70,7 @@ impl ImageStore for Engine {
 fn subject(name: &str, image: &str, image_id: &ImageId) -> Subject {
     Subject {
         instance: InstanceId::local(InstanceName::new(name).unwrap()),
+        channel: Channel::default(),
         image: image.to_owned(),
         image_id: image_id.clone(),
         local_source: false,

@@ -8,6 +8,7 @@ use super::orchestrator::Orchestrator;
 use super::updater::FleetView;
 use crate::ids::{InstanceId, RolloutId};
 use crate::image::{Digest, PinnedImage};
+use crate::model;
 use crate::plan::rollout::{
     Channel, Decision, MemberState, Phase, RolloutState, SupersedePolicy, decide,
 };
@@ -180,25 +181,33 @@ impl Orchestrator {
     /// Opens a rollout for a release that detection found, if it is its time. The same release again is no new rollout,
     /// except over instances that no rollout of it was about.
     ///
+    /// Over the instances of the `channel` whose poll found it, or of every channel if none is given. What goes on in
+    /// another channel neither keeps it back nor makes way for it; what failed there is not offered here.
+    ///
     /// # Errors
     /// As [`Orchestrator::start`]; a paused fleet is no error but holds every instance.
     pub async fn detected(
         &self,
         request: StartRequest,
+        channel: Option<model::Channel>,
         first_seen: Timestamp,
         policy: SupersedePolicy,
     ) -> Result<Detected, StartError> {
         let history = self.store.list(HISTORY).await?;
-        let ours: Vec<&StoredRollout> = history
+        let of_reference: Vec<&StoredRollout> = history
             .iter()
             .filter(|stored| stored.plan.kind == RolloutKind::Forward)
             .filter(|stored| stored.plan.request.target.image == request.target.image)
             .collect();
+        let (ours, others): (Vec<_>, Vec<_>) = of_reference
+            .iter()
+            .partition(|stored| is_about(stored, channel.as_ref()));
         let request = StartRequest {
-            asked: Asked::ByDetection,
+            asked: Asked::ByDetection { channel },
             ..request
         };
         let decision = decide_among(
+            &of_reference,
             &ours,
             &request.target.digest,
             first_seen,
@@ -215,16 +224,18 @@ impl Orchestrator {
             .updater
             .candidates(&request.target, &request.asked)
             .await?;
-        if same_again {
-            let of_digest = ours
-                .iter()
-                .filter(|stored| stored.plan.request.target.digest == request.target.digest);
-            let known: HashSet<&InstanceId> = of_digest
-                .flat_map(|stored| &stored.plan.members)
-                .map(|member| &member.instance)
-                .collect();
-            candidates.retain(|candidate| !known.contains(&candidate.instance));
-        }
+        // Those that came from another channel while it has them in its own rollout stay in that.
+        let elsewhere = others
+            .iter()
+            .filter(|stored| same_again || !stored.state.phase.is_terminal());
+        let here = ours.iter().filter(|_| same_again);
+        let known: HashSet<&InstanceId> = here
+            .chain(elsewhere)
+            .filter(|stored| stored.plan.request.target.digest == request.target.digest)
+            .flat_map(|stored| &stored.plan.members)
+            .map(|member| &member.instance)
+            .collect();
+        candidates.retain(|candidate| !known.contains(&candidate.instance));
         let started = self
             .open(self.fresh(request, None, 1), &view, &candidates)
             .await?;
@@ -335,28 +346,43 @@ fn overlaps(plan: &RolloutPlan, other: &StoredRollout) -> bool {
         })
 }
 
-/// `ours` are the rollouts of this reference, newest first.
+/// Whether a rollout is about a channel. One that a person started, or that was opened for every channel, is about all.
+fn is_about(stored: &StoredRollout, channel: Option<&model::Channel>) -> bool {
+    match (&stored.plan.request.asked, channel) {
+        (
+            Asked::ByDetection {
+                channel: Some(theirs),
+            },
+            Some(ours),
+        ) => theirs == ours,
+        _ => true,
+    }
+}
+
+/// `of_reference` are the rollouts of this reference, `ours` those of them that are about the channel; newest first.
 fn decide_among(
+    of_reference: &[&StoredRollout],
     ours: &[&StoredRollout],
     digest: &Digest,
     first_seen: Timestamp,
     policy: SupersedePolicy,
     now: Timestamp,
 ) -> Decision {
-    let digests_of = |which: fn(&Phase) -> bool| -> Vec<Digest> {
-        let matching = ours.iter().filter(|stored| which(&stored.state.phase));
+    let digests_of = |among: &[&StoredRollout], which: fn(&Phase) -> bool| -> Vec<Digest> {
+        let matching = among.iter().filter(|stored| which(&stored.state.phase));
         matching
             .map(|stored| stored.plan.request.target.digest.clone())
             .collect()
     };
-    let known_bad = digests_of(|phase| {
+    let known_bad = digests_of(of_reference, |phase| {
         matches!(
             phase,
             Phase::Aborted { .. } | Phase::RolledBack { .. } | Phase::RollbackIncomplete { .. }
         )
     });
-    let completed =
-        digests_of(|phase| matches!(phase, Phase::Completed | Phase::CompletedWithFailures));
+    let completed = digests_of(ours, |phase| {
+        matches!(phase, Phase::Completed | Phase::CompletedWithFailures)
+    });
     let current = ours.iter().find(|stored| !stored.state.phase.is_terminal());
     let channel = Channel {
         current: current.map(|stored| (&stored.plan, &stored.state)),

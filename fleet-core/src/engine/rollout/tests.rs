@@ -1,5 +1,7 @@
 //! Whole rollouts over a pretended fleet: budgets, deaths at any point, failing stores, commands in between.
 
+mod channels;
+
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
@@ -12,9 +14,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::ids::{InstanceId, InstanceName, RolloutId};
 use crate::image::{Digest, ImageRef, PinnedImage};
+use crate::plan::Candidate;
 use crate::plan::rollout::{Decision, Phase, SupersedePolicy, UpdateEnd};
 use crate::plan::strategy::{Immediate, RollingWave, StrategyRegistry, StrategySpec, WaveSize};
-use crate::ports::{Clock as _, Entropy, RolloutStore as _};
+use crate::ports::{Clock as _, Entropy, RolloutStore as _, StoredRollout};
 use crate::record::EventKind;
 use crate::testing::{
     FakeEntropy, FakeUpdater, MemoryStore, Nature, PausedClock, WriteFault, candidate,
@@ -400,7 +403,7 @@ fn a_storm_of_releases_lets_one_finish_and_ends_with_the_newest() {
             let release = StartRequest { target, ..release };
             let seen = world.clock.now();
             if let Detected::Started(Started::Opened(_)) =
-                process.detected(release, seen, policy).await.unwrap()
+                process.detected(release, None, seen, policy).await.unwrap()
             {
                 opened += 1;
             }
@@ -437,7 +440,7 @@ fn a_release_that_comes_back_is_not_rolled_out_by_itself() {
             let mut release = request("latest", rolling(2, 0, 2));
             release.target.digest = Digest::of(content.as_bytes());
             let detected = process
-                .detected(release, world.clock.now(), policy)
+                .detected(release, None, world.clock.now(), policy)
                 .await
                 .unwrap();
             process.run_due().await.unwrap();

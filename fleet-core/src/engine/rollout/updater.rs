@@ -138,8 +138,8 @@ pub trait Updater: Send + Sync {
     /// Engine or stores do not answer.
     async fn fleet(&self) -> Result<FleetView, UpdaterError>;
 
-    /// Instances that a rollout of this target could be about: for detection those that follow the target's reference,
-    /// otherwise all of its repository.
+    /// Instances that a rollout of this target could be about: for detection those that follow the target's reference
+    /// in the channel that was polled, otherwise all of its repository.
     ///
     /// # Errors
     /// Engine or stores do not answer.

@@ -44,7 +44,7 @@ impl Machine {
         }
         let left = std::mem::take(&mut self.left_behind);
         for ctr in &left {
-            self.write_as(ctr.serial, &ctr.image_id, &ctr.mounts, false);
+            self.write_as(ctr.serial, None, &ctr.mounts);
         }
         self.left_behind = left;
         self.containers
@@ -73,18 +73,21 @@ impl Machine {
     /// The workload of a container writes, see [`Machine::write_as`].
     fn write(&mut self, index: usize, boot: bool) {
         let ctr = &mut self.containers[index];
-        if ctr.guard {
+        if ctr.guard || ctr.mounts.is_empty() && !boot {
             return;
         }
-        let (serial, image) = (ctr.serial, ctr.image_id.clone());
+        let (serial, boots) = (ctr.serial, boot.then(|| ctr.image_id.clone()));
         let mounts = std::mem::take(&mut ctr.mounts);
-        self.write_as(serial, &image, &mounts, boot);
+        self.write_as(serial, boots.as_ref(), &mounts);
         self.containers[index].mounts = mounts;
     }
 
-    /// A workload writes one row to each of its volumes; at its start what its version does to the data first.
-    fn write_as(&mut self, serial: u32, image: &ImageId, mounts: &[CtrMount], boot: bool) {
-        let workload = self.images.get(image).map(|image| &image.workload);
+    /// A workload writes one row to each of its volumes; when it boots what the version of its image does to the data
+    /// first.
+    fn write_as(&mut self, serial: u32, boots: Option<&ImageId>, mounts: &[CtrMount]) {
+        let workload = boots
+            .and_then(|image| self.images.get(image))
+            .map(|image| &image.workload);
         for mount in mounts.iter().filter(|mount| mount.writable) {
             let Some(volume) = self.volumes.get_mut(&mount.volume) else {
                 continue;
@@ -96,17 +99,20 @@ impl Machine {
                     deed,
                 });
             };
-            if let Some(workload) = workload.filter(|_| boot) {
+            if let Some(workload) = workload {
                 workload.migrate(&mut volume.files);
                 note(Deed::Boot);
             }
             let row = self.next_row;
             self.next_row += 1;
-            let rows = volume.files.entry(ROWS.to_owned()).or_default();
-            rows.extend_from_slice(&row.to_le_bytes());
+            let bytes = row.to_le_bytes();
+            match volume.files.get_mut(ROWS) {
+                Some(rows) => rows.extend_from_slice(&bytes),
+                None => drop(volume.files.insert(ROWS.to_owned(), bytes.to_vec())),
+            }
             note(Deed::Row(row));
         }
-        if boot {
+        if let Some(image) = boots {
             self.writers.insert(serial, image.clone());
         }
     }

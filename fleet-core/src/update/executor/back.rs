@@ -160,7 +160,8 @@ impl Run<'_> {
         };
         // What was frozen is where the old container's own tag pointed. A target under another tag never moved that
         // one, and its own tag is the user's: it stays.
-        if local_tag(&self.frozen(member)?.container.image).as_deref() != Some(&tag) {
+        let was = &self.frozen(member)?.container.image;
+        if *was != plan.image && local_tag(was).as_deref() != Some(&tag) {
             return Ok(Facts::default());
         }
         let deployed = self
@@ -241,7 +242,7 @@ impl Run<'_> {
 
     pub(super) async fn start_old(&mut self, member: usize) -> Result<Facts, StepError> {
         let (old, restored) = match self.old(member).await? {
-            Some(old) => (old, None),
+            Some(old) => (self.after_a_stop_that_goes_on(member, old).await?, None),
             // A prune takes what does not run yet, also what was just made again.
             None => self.old_made_again(member).await?,
         };
@@ -275,6 +276,28 @@ impl Run<'_> {
             restored,
             ..Facts::default()
         })
+    }
+
+    /// A stop that was sent goes on in the engine without whoever sent it. Where its end was not seen and the old
+    /// container still runs as before, it is seen through: else the container would go down, for good, when everything
+    /// is over.
+    async fn after_a_stop_that_goes_on(
+        &mut self,
+        member: usize,
+        old: Container,
+    ) -> Result<Container, StepError> {
+        let known = &self.state.members[member];
+        let sent = known.started.contains(&Step::Stop) && !known.done.contains(&Step::Stop);
+        let as_before = old.started_at == self.frozen(member)?.container.started_at;
+        if !sent || !as_before || !old.is_up() {
+            return Ok(old);
+        }
+        let grace = self.state.plan.members[member].stop_grace;
+        match self.stop_container(&old, grace).await {
+            // What cannot be stopped runs on.
+            Ok(_) | Err(StepError::Failed(_)) => self.old_or_gone(member).await,
+            Err(error) => Err(error),
+        }
     }
 
     async fn old_made_again(

@@ -1,0 +1,329 @@
+//! What must hold, whatever went wrong: the invariants, checked over the facts of a fake host in their order.
+//!
+//! The checker never looks at what fleet meant to do, only at what happened to containers, volumes, snapshots, tags and
+//! rows. Numbers are those of the invariants in the design (`I1`: one running version, and so on).
+
+mod ending;
+mod hands;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use hands::Hands;
+
+use super::host::FakeHost;
+use super::machine::{Fact, Hand, Move};
+use super::memory::MemoryStore;
+use super::workload::Files;
+use super::world::{NAME, Scenario};
+use crate::ids::{ContainerId, ImageId, SnapshotId, VolumeName};
+use crate::model::{Container, RestartPolicy};
+use crate::update::{Entry, MAX_RECOVERIES, Outcome, Phase, Step, UpdatePlan};
+
+/// Somebody who interferes between a look and the act that follows it cannot be seen: for so many calls after a move of
+/// somebody else, two running versions are theirs.
+const BLIND_CALLS: u64 = 6;
+
+/// An invariant that does not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Which, for instance `I1`.
+    pub invariant: &'static str,
+    /// What was found.
+    pub found: String,
+}
+
+impl Violation {
+    pub(super) fn new(invariant: &'static str, found: impl Into<String>) -> Self {
+        Self {
+            invariant,
+            found: found.into(),
+        }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} does not hold: {}", self.invariant, self.found)
+    }
+}
+
+impl std::error::Error for Violation {}
+
+type Checked = Result<(), Violation>;
+
+fn ensure(holds: bool, invariant: &'static str, found: impl FnOnce() -> String) -> Checked {
+    if holds {
+        Ok(())
+    } else {
+        Err(Violation::new(invariant, found()))
+    }
+}
+
+/// Follows one update of one instance.
+#[derive(Debug)]
+pub(super) struct Checker {
+    // how it was before
+    before: Container,
+    old_image: ImageId,
+    new_image: ImageId,
+    was_running: bool,
+    policy: RestartPolicy,
+    tag_before: Option<ImageId>,
+    volumes_before: BTreeMap<VolumeName, Files>,
+    acks_before: usize,
+    snapshot: SnapshotId,
+    // what happened since
+    ours: BTreeSet<ContainerId>,
+    guards: BTreeSet<ContainerId>,
+    alive: BTreeSet<ContainerId>,
+    half_restored: BTreeSet<VolumeName>,
+    /// When the last act of a restore was seen, and when that restore began.
+    restoring: Option<(u64, u64)>,
+    foreign_at: Option<u64>,
+    /// What somebody else's moves touched.
+    theirs: Hands,
+    /// Somebody else's hand when the update was over.
+    foreign_at_last: bool,
+    pruned: bool,
+    engine_moved: bool,
+    engine_moved_at_last: bool,
+    starts_of_new: u32,
+    outcome: Option<Outcome>,
+    /// Rows of the journal that were looked at, and the steps that they begin and end.
+    rows: usize,
+    begun: BTreeSet<Step>,
+    done: BTreeSet<Step>,
+}
+
+impl Checker {
+    pub(super) fn new(host: &FakeHost, plan: &UpdatePlan, scenario: &Scenario) -> Self {
+        let before = host.container(NAME).expect("the instance is there");
+        let target = plan.primary().target.as_ref().expect("a target");
+        let machine = host.machine();
+        let offer = &machine.offers[&target.image.by_digest()];
+        let volumes = before.writable_volumes();
+        let volumes_before = volumes
+            .map(|name| (name.clone(), machine.volumes[name].files.clone()))
+            .collect();
+        let alive = scenario.running.then(|| before.id.clone());
+        Self {
+            old_image: before.image_id.clone(),
+            new_image: offer.id.clone(),
+            was_running: scenario.running,
+            policy: scenario.policy,
+            tag_before: machine.tags.get(&before.image).cloned(),
+            volumes_before,
+            acks_before: machine.acks.len(),
+            snapshot: plan.primary().snapshot_id,
+            ours: BTreeSet::from([before.id.clone()]),
+            guards: BTreeSet::new(),
+            alive: alive.into_iter().collect(),
+            half_restored: BTreeSet::new(),
+            restoring: None,
+            foreign_at: None,
+            theirs: Hands::default(),
+            foreign_at_last: false,
+            pruned: false,
+            engine_moved: false,
+            engine_moved_at_last: false,
+            starts_of_new: 0,
+            outcome: None,
+            rows: 0,
+            begun: BTreeSet::new(),
+            done: BTreeSet::new(),
+            before,
+        }
+    }
+
+    /// Checks everything that happened since the last time, step by step, and the state that it led to.
+    pub(super) fn follow(&mut self, host: &FakeHost, store: &MemoryStore) -> Checked {
+        for (call, fact) in host.take_facts() {
+            self.take(call, fact)?;
+        }
+        self.journal_is_legal(store)?;
+        let machine = host.machine();
+        let over = self.outcome.is_some();
+        ensure(
+            over || self.pruned || machine.images.contains_key(&self.old_image),
+            "I10",
+            || "the old image is gone while the update is open".to_owned(),
+        )
+    }
+
+    /// Whether somebody else touched the instance's containers.
+    pub(super) fn somebody_interfered(&self) -> bool {
+        self.foreign_at.is_some()
+    }
+
+    fn take(&mut self, call: u64, fact: Fact) -> Checked {
+        match fact {
+            Fact::Started(id, hand) => self.started(call, id, hand)?,
+            Fact::Ended(id) => {
+                self.alive.remove(&id);
+            }
+            Fact::Created { id, image, guard } => {
+                ensure(
+                    image == self.old_image || image == self.new_image,
+                    "I19",
+                    || format!("a container was made from image {}", image.short()),
+                )?;
+                let set = if guard {
+                    &mut self.guards
+                } else {
+                    &mut self.ours
+                };
+                set.insert(id);
+            }
+            Fact::StopAsked(id) | Fact::Renamed(id) | Fact::Removed(id) => ensure(
+                self.ours.contains(&id) || self.guards.contains(&id),
+                "I15",
+                || format!("somebody else's container {} was touched", id.short()),
+            )?,
+            Fact::VolumeRemoved(name) => {
+                ensure(!self.volumes_before.contains_key(&name), "I6", || {
+                    format!("fleet removed volume {name}")
+                })?;
+            }
+            Fact::SnapshotTaken(id, writers) => {
+                // Containers of others that write to the volume are caught before a restore, not here.
+                let foreign = self.foreign_at.is_some();
+                let ours = writers.iter().any(|id| self.ours.contains(id));
+                let excused = foreign && (!ours || self.blind(call));
+                ensure(writers.is_empty() || excused, "I8", || {
+                    format!("snapshot {id} was taken while the volume was written to")
+                })?;
+            }
+            Fact::Restoring(name, users) => {
+                // One restore is one act, whatever the number of volumes: fleet looks before it, not in the middle.
+                let began = match self.restoring {
+                    Some((last, began)) if call <= last + 1 => began,
+                    _ => call,
+                };
+                self.restoring = Some((call, began));
+                ensure(users.is_empty() || self.blind(began), "I7", || {
+                    format!("volume {name} was restored under a running container")
+                })?;
+                ensure(self.outcome != Some(Outcome::Committed), "I9", || {
+                    format!("volume {name} was restored after the commit")
+                })?;
+                self.half_restored.insert(name);
+            }
+            Fact::Restored(name) => {
+                self.restoring = self.restoring.map(|(_, began)| (call, began));
+                self.half_restored.remove(&name);
+            }
+            Fact::SnapshotDeleted(id) => {
+                let over = matches!(
+                    self.outcome,
+                    Some(outcome) if outcome != Outcome::NeedsOperator && outcome != Outcome::Diverged
+                );
+                let last_good = id == self.snapshot && self.outcome == Some(Outcome::Committed);
+                ensure(over && !last_good, "I11", || {
+                    format!("snapshot {id} was deleted while it was needed")
+                })?;
+            }
+            Fact::Moved(what) => self.moved(call, &what),
+            Fact::Journalled(outcome) => {
+                ensure(
+                    self.outcome.is_none_or(|before| before == outcome),
+                    "I13",
+                    || format!("the outcome {:?} became {outcome:?}", self.outcome),
+                )?;
+                // Who starts something just before it is over cannot be seen either.
+                self.foreign_at_last |= self.blind(call);
+                self.outcome = Some(outcome);
+            }
+        }
+        Ok(())
+    }
+
+    fn moved(&mut self, call: u64, what: &Move) {
+        match what {
+            Move::EngineRestart { .. } | Move::EngineKill { .. } | Move::Reboot { .. } => {
+                self.engine_moved = true;
+                self.engine_moved_at_last |= self.outcome.is_some();
+            }
+            Move::Prune => self.pruned = true,
+            Move::Foreign(what) => {
+                self.theirs.add(what);
+                self.foreign_at = Some(call);
+                self.foreign_at_last |= self.outcome.is_some();
+            }
+            Move::ClockJump { .. } | Move::FreeBytes(_) => {}
+        }
+    }
+
+    /// Whether fleet could not have seen what somebody else just did.
+    fn blind(&self, call: u64) -> bool {
+        self.foreign_at
+            .is_some_and(|at| call.saturating_sub(at) <= BLIND_CALLS)
+    }
+
+    fn started(&mut self, call: u64, id: ContainerId, hand: Hand) -> Checked {
+        if self.ours.contains(&id) {
+            let mut others = self.alive.iter().filter(|other| **other != id);
+            let beside = others.find(|other| self.ours.contains(*other));
+            if let Some(beside) = beside {
+                let theirs = hand == Hand::Other || self.foreign_at.is_some() && self.blind(call);
+                ensure(theirs, "I1", || {
+                    format!("{} was started beside {}", id.short(), beside.short())
+                })?;
+            }
+            ensure(
+                self.half_restored.is_empty() || hand != Hand::Fleet,
+                "I7",
+                || format!("{} was started on a half-restored volume", id.short()),
+            )?;
+            if id != self.before.id && hand == Hand::Fleet {
+                self.starts_of_new += 1;
+                // Each process may start it, and once more after an incident of the engine.
+                let most = (MAX_RECOVERIES + 1) * 2;
+                ensure(self.starts_of_new <= most, "I18", || {
+                    format!("the new release was started {} times", self.starts_of_new)
+                })?;
+            }
+        }
+        self.alive.insert(id);
+        Ok(())
+    }
+
+    /// Every `done` has its `started`, the steps of each direction are in order, and the new version is started only
+    /// with the old one stopped and its data safe. Rows are never changed, so each is looked at once.
+    fn journal_is_legal(&mut self, store: &MemoryStore) -> Checked {
+        store.look(|updates, _| {
+            let entries = updates.iter().flat_map(|update| &update.entries);
+            for entry in entries.skip(self.rows) {
+                self.rows += 1;
+                self.row_is_legal(entry)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn row_is_legal(&mut self, entry: &Entry) -> Checked {
+        match &entry.phase {
+            Phase::Started { step, .. } => {
+                if *step == Step::Start {
+                    let need = |step| self.done.contains(&step);
+                    let volumes = !self.volumes_before.is_empty();
+                    let safe = need(Step::Snapshot) || !volumes;
+                    ensure(
+                        need(Step::Disarm) && need(Step::Stop) && safe,
+                        "I13",
+                        || "the new version was started too early".to_owned(),
+                    )?;
+                }
+                self.begun.insert(*step);
+            }
+            Phase::Done { step, .. } => {
+                ensure(self.begun.contains(step), "I13", || {
+                    format!("step {step} is done and never began")
+                })?;
+                self.done.insert(*step);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
