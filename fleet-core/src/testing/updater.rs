@@ -12,7 +12,7 @@ use crate::engine::rollout::{
 use crate::ids::{InstanceId, InstanceName, TenantId, UpdateId};
 use crate::image::{Digest, PinnedImage};
 use crate::model::labels::LabelMode;
-use crate::model::{FleetSettings, UpdateConfig};
+use crate::model::{Channel, FleetSettings, UpdateConfig};
 use crate::plan::rollout::{Ending, UpdateEnd};
 use crate::plan::strategy::FailureKind;
 use crate::plan::{Asked, Candidate, InstanceState};
@@ -33,6 +33,7 @@ pub fn candidate(name: &str, tenant: &str) -> Candidate {
     Candidate {
         instance: InstanceId::local(InstanceName::new(name).expect("a container's name")),
         tenant: TenantId::new(tenant).expect("a tenant's name"),
+        channel: Channel::default(),
         current: Some(Digest::of(b"old")),
         behind: None,
         enabled: true,
