@@ -20,7 +20,7 @@ use crate::model::{Container, EngineHealth, ImageInfo, InstanceSettings, Release
 use crate::plan::rollout::{Ending, UpdateEnd};
 use crate::plan::strategy::FailureKind;
 use crate::plan::{Asked, Candidate, InstanceState as PlanState};
-use crate::ports::{Deployed, PortError, ProgressSink, StoredUpdate};
+use crate::ports::{Deployed, PortError, ProgressOf, ProgressSink, StoredUpdate};
 use crate::update::{Fault, NO_SPACE, Outcome, SagaError, UpdateState, group};
 
 /// How often an update that lost its engine is taken up again before the rollout asks a person.
@@ -115,9 +115,10 @@ impl FleetUpdater {
             return Ok(UpdateEnd::Unchanged);
         };
         admission.plan.id = order.id;
+        let progress = ProgressOf::new(name, self.progress.as_ref());
         let report = self
             .fleet
-            .update_one(&admission, &request, self.progress.as_ref())
+            .update_one(&admission, &request, &progress)
             .await?;
         let fault = match &report.refusal {
             Some(refusal) if refusal.code == NO_SPACE => {
