@@ -62,6 +62,8 @@ pub(crate) struct Writing {
 pub(crate) struct Working {
     /// The façade.
     pub(crate) fleet: Fleet,
+    /// The engine that it works on.
+    pub(crate) engine: DockerEngine,
     /// Its stores.
     pub(crate) store: SqliteStore,
     /// The data directory.
@@ -74,6 +76,8 @@ pub(crate) struct Working {
 pub(crate) struct Looking {
     /// The façade.
     pub(crate) fleet: Fleet,
+    /// The engine that it looks at.
+    pub(crate) engine: DockerEngine,
     /// Its rollouts; nothing may be changed through it.
     pub(crate) orchestrator: Orchestrator,
 }
@@ -179,7 +183,8 @@ impl Context {
     /// The stores cannot be used, or no engine answers.
     pub(crate) async fn looking(&self) -> Outcome<Fleet> {
         let (dir, store) = self.read().await?;
-        self.fleet(&dir, store).await
+        let engine = self.engine().await?;
+        self.fleet(&dir, store, &engine).await
     }
 
     /// A fleet to change; alone on its data directory.
@@ -196,9 +201,11 @@ impl Context {
     /// As [`Context::working`].
     pub(crate) async fn working_in(&self, dir: DataDir) -> Outcome<Working> {
         let Writing { dir, store, lock } = Self::write_in(dir)?;
-        let fleet = self.fleet(&dir, store.clone()).await?;
+        let engine = self.engine().await?;
+        let fleet = self.fleet(&dir, store.clone(), &engine).await?;
         Ok(Working {
             fleet,
+            engine,
             store,
             dir,
             lock,
@@ -210,22 +217,35 @@ impl Context {
     /// # Errors
     /// As [`Context::looking`].
     pub(crate) async fn looking_at_rollouts(&self) -> Outcome<Looking> {
+        self.watching(Arc::new(NoProgress)).await
+    }
+
+    /// A fleet and its rollouts to look at; how far they are goes to `progress`.
+    ///
+    /// # Errors
+    /// As [`Context::looking`].
+    pub(crate) async fn watching(&self, progress: Arc<dyn ProgressSink>) -> Outcome<Looking> {
         let (dir, store) = self.read().await?;
         let rollouts = Arc::new(store.clone());
-        let fleet = self.fleet(&dir, store).await?;
-        let orchestrator = orchestrator(&fleet, rollouts, Arc::new(NoProgress));
+        let engine = self.engine().await?;
+        let fleet = self.fleet(&dir, store, &engine).await?;
         Ok(Looking {
+            orchestrator: orchestrator(&fleet, rollouts, progress),
             fleet,
-            orchestrator,
+            engine,
         })
     }
 
-    async fn fleet(&self, dir: &DataDir, store: SqliteStore) -> Outcome<Fleet> {
-        let engine = self.engine().await?;
+    async fn fleet(
+        &self,
+        dir: &DataDir,
+        store: SqliteStore,
+        engine: &DockerEngine,
+    ) -> Outcome<Fleet> {
         let store = Arc::new(store);
-        let own_container = own_container(&engine).await?;
-        let (snapshots, probe) = self.hands(dir, &engine, own_container.is_some()).await?;
-        let engine = Arc::new(engine);
+        let own_container = own_container(engine).await?;
+        let (snapshots, probe) = self.hands(dir, engine, own_container.is_some()).await?;
+        let engine = Arc::new(engine.clone());
         let update = UpdatePorts {
             runtime: engine.clone(),
             images: engine,
@@ -379,7 +399,7 @@ fn orchestrator(
     rollouts: Arc<dyn RolloutStore>,
     progress: Arc<dyn ProgressSink>,
 ) -> Orchestrator {
-    let updater = FleetUpdater::new(fleet.clone(), progress);
+    let updater = FleetUpdater::new(fleet.clone(), progress.clone());
     let update = &fleet.ports().update;
     let (clock, entropy) = (update.clock.clone(), update.entropy.clone());
     Orchestrator::new(
@@ -389,6 +409,7 @@ fn orchestrator(
         entropy,
         StrategyRegistry::default(),
     )
+    .reporting_to(progress)
 }
 
 fn store_path(dir: &DataDir) -> PathBuf {

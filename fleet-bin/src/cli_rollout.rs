@@ -7,7 +7,7 @@ use fleet_core::plan::Limits;
 use fleet_core::plan::strategy::{RollingWave, StrategyError, StrategySpec, WaveSize};
 use serde::{Deserialize, Serialize};
 
-use crate::call::Span;
+use crate::call::{Span, written};
 
 /// `rollout …`.
 #[derive(Debug, Subcommand)]
@@ -20,6 +20,9 @@ pub(crate) enum RolloutCommand {
     Show {
         /// The rollout.
         id: RolloutId,
+        /// Follow it until it is over, whoever drives it.
+        #[arg(long)]
+        watch: bool,
     },
     /// Start nothing more of it until it is resumed
     Pause {
@@ -85,18 +88,23 @@ pub(crate) struct StartArgs {
     pub(crate) image: ImageRef,
     #[command(flatten)]
     pub(crate) how: HowArgs,
+    /// Let it begin only when a person approves it: `fleet rollout approve`.
+    #[arg(long)]
+    pub(crate) needs_approval: bool,
     /// Wait for its end; without a daemon this is implied.
     #[arg(long)]
     pub(crate) wait: bool,
 }
 
-/// Arguments of `plan`.
-#[derive(Debug, Args)]
+/// Arguments of `plan`, and what is asked of the route.
+#[derive(Debug, Default, Args, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub(crate) struct PlanArgs {
     /// The release; without it, whatever the last check found.
     #[arg(long, value_name = "IMAGE")]
     pub(crate) image: Option<ImageRef>,
     #[command(flatten)]
+    #[serde(flatten)]
     pub(crate) how: HowArgs,
 }
 
@@ -109,24 +117,30 @@ pub(crate) struct HowArgs {
     pub(crate) strategy: Option<StrategyName>,
     /// Size of a wave, as a share of all instances of the rollout, rounded up.
     #[arg(long, value_name = "P", conflicts_with = "batch_count")]
+    #[serde(deserialize_with = "written::maybe")]
     pub(crate) batch_percent: Option<u64>,
     /// Size of a wave.
     #[arg(long, value_name = "K")]
+    #[serde(deserialize_with = "written::maybe")]
     pub(crate) batch_count: Option<u64>,
     /// Time between two waves.
     #[arg(long, value_name = "DURATION")]
     pub(crate) pause: Option<Span>,
     /// Updates at the same time.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[serde(deserialize_with = "written::maybe")]
     pub(crate) max_concurrent: Option<u32>,
     /// Failures after which it stops. Never more than so many fail.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[serde(deserialize_with = "written::maybe")]
     pub(crate) abort_on_failures: Option<u32>,
     /// Only this tenant, also if it is manual; repeat it for several.
     #[arg(long = "tenant", value_name = "TENANT")]
+    #[serde(alias = "tenant", deserialize_with = "written::list")]
     pub(crate) tenants: Vec<TenantId>,
     /// Do not mind windows.
     #[arg(long)]
+    #[serde(deserialize_with = "written::flag")]
     pub(crate) override_window: bool,
 }
 

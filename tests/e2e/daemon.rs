@@ -209,6 +209,27 @@ fn what_is_pushed_is_found_and_rolled_out_and_commands_work_beside_it() {
 
     http(fleet, web, id);
 
+    let six = world.push("6", "6", "");
+    let args = [
+        "rollout",
+        "start",
+        "--image",
+        &six,
+        "--override-window",
+        "--needs-approval",
+        "--wait",
+    ];
+    let (code, held) = fleet.json(&args);
+    assert_eq!(
+        (code, &held["rollout"]["state"]),
+        (75, &json!("awaiting_approval")),
+        "{held}"
+    );
+    assert_eq!(world.version(), "5");
+    let id = held["rollout"]["id"].as_str().expect("an id");
+    assert_eq!(fleet.run(&["rollout", "approve", id]).code, 0);
+    world.wait_settled("6");
+
     serving.signal("TERM");
     assert_eq!(serving.wait(), Some(0), "{}", serving.log());
     assert!(!fleet.data_dir().join("fleet.sock").exists());
@@ -233,10 +254,23 @@ fn http(fleet: &Fleet, web: &str, rollout: &str) {
         get(&format!("/api/v1/instances/{web}"))["instance"]["name"],
         web
     );
-    get(&format!("/api/v1/instances/{web}/explain"));
+    let plain = get(&format!("/api/v1/instances/{web}/explain"));
+    assert!(plain["instance"]["spec"].is_null(), "{plain}");
+    let explained = get(&format!("/api/v1/instances/{web}/explain?spec=true"));
+    let (_, by_command) = fleet.json(&["explain", web, "--spec"]);
+    assert_eq!(
+        explained["instance"]["spec"],
+        by_command["instance"]["spec"]
+    );
+    assert!(!explained["instance"]["spec"].is_null(), "{explained}");
     assert_eq!(get("/api/v1/rollouts")["rollouts"][0]["id"], rollout);
     get(&format!("/api/v1/rollouts/{rollout}"));
     get("/api/v1/plan");
+    same_plan_by_http_and_by_command(fleet, web);
+    let watched = get(&format!("/api/v1/rollouts/{rollout}/watch"));
+    assert_eq!(watched["rollout"]["state"], "completed");
+    let (code, watched) = fleet.json(&["rollout", "show", rollout, "--watch"]);
+    assert_eq!((code, &watched["rollout"]["id"]), (0, &json!(rollout)));
     get("/api/v1/tenants");
     assert_eq!(
         get(&format!("/api/v1/tenants/{web}/config"))["tenant"]["mode"],
@@ -295,6 +329,92 @@ fn http(fleet: &Fleet, web: &str, rollout: &str) {
     let refused = fleet.ask("POST", "/api/v1/pause", &huge);
     assert!(matches!(refused, Some((413, _)) | None), "{refused:?}");
     assert!(get("/api/v1/settings")["settings"]["pause"].is_null());
+}
+
+/// Whatever `plan` is asked for, the answer is the same over HTTP.
+#[track_caller]
+fn same_plan_by_http_and_by_command(fleet: &Fleet, web: &str) {
+    let (_, instance) = fleet.json(&["explain", web]);
+    let running = instance["instance"]["image"].as_str().expect("an image");
+    let (repository, _) = running.rsplit_once(':').expect("a tag");
+    let image = format!("{repository}:3");
+    let args = [
+        "plan",
+        "--image",
+        &image,
+        "--strategy",
+        "rolling",
+        "--batch-count",
+        "1",
+        "--pause",
+        "90s",
+        "--max-concurrent",
+        "2",
+        "--abort-on-failures",
+        "1",
+        "--tenant",
+        web,
+        "--override-window",
+    ];
+    let (code, by_command) = fleet.json(&args);
+    assert_eq!(code, 0, "{by_command}");
+    let query = format!(
+        "/api/v1/plan?image={image}&strategy=rolling&batch_count=1&pause=90s&max_concurrent=2\
+         &abort_on_failures=1&tenant={web}&override_window=true"
+    );
+    let (status, by_http) = fleet.ask_json("GET", &query, "");
+    assert_eq!(status, 200, "{by_http}");
+    let of = |document: &Value| {
+        let mut plan = document["plans"][0].clone();
+        assert_eq!(plan["members"].as_array().map(Vec::len), Some(1), "{plan}");
+        assert!(plan["disk"]["needed_bytes"].as_u64() > Some(0), "{plan}");
+        // What differs from one moment to the next, and who asked.
+        for field in ["planned_at"] {
+            plan[field].take();
+        }
+        for field in ["id", "actor"] {
+            plan["request"][field].take();
+        }
+        plan["disk"]["free_bytes"].take();
+        plan["members"][0]["estimate_secs"].take();
+        plan
+    };
+    assert_eq!(of(&by_http), of(&by_command));
+}
+
+#[test]
+fn an_instance_that_is_started_beside_the_daemon_is_found_by_the_engines_word() {
+    let world = World::new("events", "");
+    let image = world.push("late", "1", "");
+    docker(&["pull", "--quiet", &image]);
+    world.push("late", "2", "");
+    let _serving = world.fleet.serve();
+    let found = |name: &str| {
+        let (_, document) = world.fleet.json(&["events"]);
+        let events = document["events"].as_array().expect("a list").clone();
+        let is_it = |event: &&Value| {
+            event["kind"] == "update.committed" && event["instance"] == json!(name)
+        };
+        events.iter().any(|event| is_it(&event))
+    };
+    // The daemon has looked which channels there are, and does not do so again for five minutes.
+    world.push("1", "2", "");
+    wait_for("the first update", PATIENCE, || {
+        found(&world.web.name).then_some(()).ok_or_else(String::new)
+    });
+    let label = |name: &str| format!("{}.{name}", world.lab.prefix());
+    let late = world
+        .lab
+        .run("late")
+        .label(&label("enable"), "true")
+        .label(&label("policy"), "on-push")
+        .label(&label("channel"), "late")
+        .label(&label("health.path"), "/health")
+        .label(&label("health.port"), "8080")
+        .start(&image);
+    wait_for("its update", PATIENCE, || {
+        found(&late.name).then_some(()).ok_or_else(String::new)
+    });
 }
 
 #[test]

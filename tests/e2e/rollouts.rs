@@ -59,6 +59,32 @@ impl Stage {
             .collect()
     }
 
+    /// A plan says what twelve snapshots need, and those of a wave of four, and leaves everything as it is.
+    #[track_caller]
+    fn check_disk_of_plan(&self, image: &str) {
+        let args: Vec<_> = ["plan", "--image", image]
+            .iter()
+            .chain(WAVES_OF_FOUR)
+            .copied()
+            .collect();
+        let (code, document) = self.fleet.json(&args);
+        assert_eq!(code, 0, "{document}");
+        let disk = &document["plans"][0]["disk"];
+        let bytes = |name: &str| disk[name].as_u64().expect("a number");
+        let (needed, at_once) = (bytes("needed_bytes"), bytes("at_once_bytes"));
+        assert!(at_once > 0, "{disk}");
+        // All volumes are alike.
+        assert!(at_once * 3 >= needed && at_once * 2 < needed, "{disk}");
+        assert!(
+            bytes("free_bytes") > needed && bytes("reserve_bytes") > 0,
+            "{disk}"
+        );
+        let shown = self.fleet.run(&args);
+        assert!(shown.stdout.contains("snapshots need at most"), "{shown:?}");
+        let started: Vec<Value> = self.tenants.iter().map(started_at).collect();
+        assert_eq!(started, self.started);
+    }
+
     /// The newest rollout, once there is one.
     fn newest(&self) -> Option<Value> {
         if !self.fleet.data_dir().join("fleet.db").exists() {
@@ -131,6 +157,7 @@ fn wave(rollout: &Value, number: u64) -> Vec<String> {
 fn a_good_release_reaches_twelve_tenants_in_three_waves() {
     let stage = Stage::new("waves");
     let new = stage.lab.import("app:2", &Image::new("2", ""));
+    stage.check_disk_of_plan(&new);
     let (code, document) = stage.fleet.json(&Stage::start(&new, &["--pause", "1s"]));
     let rollout = &document["rollout"];
     assert_eq!(
@@ -185,6 +212,10 @@ fn a_good_release_reaches_twelve_tenants_in_three_waves() {
         "{events:?}"
     );
     assert_eq!(of_kind(&events, "rollout.completed").len(), 1);
+
+    let id = rollout["id"].as_str().expect("an id");
+    let (code, watched) = stage.fleet.json(&["rollout", "show", id, "--watch"]);
+    assert_eq!((code, &watched["rollout"]), (0, rollout));
 
     // The same again has nothing to do.
     let (code, document) = stage.fleet.json(&Stage::start(&new, &[]));

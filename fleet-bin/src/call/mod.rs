@@ -6,6 +6,7 @@
 mod span;
 mod voice;
 mod with;
+pub(crate) mod written;
 
 use std::future::Future;
 

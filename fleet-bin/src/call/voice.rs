@@ -1,5 +1,6 @@
 //! What is said while a call is carried out: lines for people, and progress.
 
+use fleet_core::plan::rollout::RolloutGlance;
 use fleet_core::ports::{Progress, ProgressSink};
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +52,23 @@ pub(crate) enum Said {
         /// Why it did not pass.
         reason: Option<String>,
     },
+    /// One of several updates is so far.
+    Of {
+        /// The instance.
+        instance: String,
+        /// How far it is.
+        said: Box<Said>,
+    },
+    /// One of several updates is over.
+    Over {
+        /// The instance.
+        instance: String,
+    },
+    /// A rollout is so far.
+    Rollout {
+        /// The rollout.
+        rollout: Box<RolloutGlance>,
+    },
 }
 
 impl From<Progress> for Said {
@@ -66,6 +84,12 @@ impl From<Progress> for Said {
                 total,
             },
             Progress::Probe { passes, reason } => Self::Probe { passes, reason },
+            Progress::Of { instance, progress } => Self::Of {
+                instance,
+                said: Box::new(Self::from(*progress)),
+            },
+            Progress::Over { instance } => Self::Over { instance },
+            Progress::Rollout(rollout) => Self::Rollout { rollout },
         }
     }
 }

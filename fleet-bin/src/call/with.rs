@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use fleet_core::engine::Fleet;
 use fleet_core::engine::rollout::Orchestrator;
+use fleet_docker::DockerEngine;
 use fleet_sqlite::SqliteStore;
 
 use super::Voice;
@@ -39,6 +40,8 @@ pub(crate) struct Desk {
 pub(crate) struct Workshop {
     /// The façade.
     pub(crate) fleet: Fleet,
+    /// The engine that it works on.
+    pub(crate) engine: DockerEngine,
     /// Its rollouts.
     pub(crate) orchestrator: Arc<Orchestrator>,
     /// Its stores.
@@ -89,6 +92,7 @@ impl With for Workshop {
         Ok(Self {
             orchestrator: Arc::new(working.orchestrator(sink)),
             fleet: working.fleet,
+            engine: working.engine,
             store: working.store,
             actor: context.actor(),
             voice: Arc::new(context.ui.clone()),
@@ -100,6 +104,7 @@ impl With for Workshop {
     fn of(served: &Served, actor: String, voice: Arc<dyn Voice>) -> Self {
         Self {
             fleet: served.fleet.clone(),
+            engine: served.engine.clone(),
             orchestrator: served.orchestrator.clone(),
             store: served.store.clone(),
             actor,

@@ -14,7 +14,7 @@ use self::spec::SpecView;
 use super::ps::{InstanceRow, short};
 use crate::answer::Answer;
 use crate::assemble::Context;
-use crate::call::{Call, Route, Workshop};
+use crate::call::{Call, Route, Workshop, written};
 use crate::cli::ExplainArgs;
 use crate::exit::Outcome;
 use crate::output::style::{BAD, DIM, GOOD, HEAD, NAME, WARN, paint};
@@ -25,6 +25,12 @@ use crate::output::tell;
 #[serde(deny_unknown_fields)]
 pub(crate) struct Explain {
     instance: String,
+    /// Also what an update would change. Secrets are never shown this way.
+    #[serde(default, deserialize_with = "written::flag")]
+    spec: bool,
+    /// Compare with this image.
+    #[serde(default)]
+    to: Option<String>,
 }
 
 impl Call for Explain {
@@ -33,7 +39,16 @@ impl Call for Explain {
 
     async fn carry_out(self, workshop: &Workshop) -> Outcome<Answer> {
         let found = workshop.fleet.explain(&self.instance).await?;
-        answer(&workshop.fleet, &found, None).await
+        let spec = if self.spec {
+            let asked = spec::Asked {
+                to: self.to.as_deref(),
+                show_secrets: false,
+            };
+            Some(SpecView::of(&workshop.engine, &found, &asked).await?)
+        } else {
+            None
+        };
+        answer(&workshop.fleet, &found, spec.as_ref()).await
     }
 }
 
@@ -46,7 +61,7 @@ pub(crate) async fn run(context: &Context, args: ExplainArgs) -> Outcome {
             to: args.to.as_deref(),
             show_secrets: args.show_secrets,
         };
-        Some(SpecView::of(context, &found, &asked).await?)
+        Some(SpecView::of(&context.engine().await?, &found, &asked).await?)
     } else {
         None
     };

@@ -2,6 +2,8 @@
 
 mod concerns;
 
+use std::sync::Arc;
+
 use axum::Router;
 use fleet_core::engine::Fleet;
 use fleet_core::engine::rollout::{
@@ -21,7 +23,7 @@ use crate::answer::{Answer, Shown};
 use crate::assemble::{Context, Looking};
 use crate::call::{Call, Route, Workshop};
 use crate::cli_rollout::{HowArgs, PlanArgs, RolloutCommand, StartArgs};
-use crate::daemon::{Served, at};
+use crate::daemon::{Client, Served, at};
 use crate::exit::{Exit, Failure, OrExit as _, Outcome};
 use crate::output::Table;
 use crate::output::style::{self, NAME, paint};
@@ -34,14 +36,26 @@ const LISTED: u32 = 50;
 pub(crate) async fn run(context: &Context, command: RolloutCommand) -> Outcome {
     match command {
         RolloutCommand::Start(args) => {
-            let StartArgs { image, how, wait } = args;
-            context.carry_out(Start { image, how, wait }).await
+            let StartArgs {
+                image,
+                how,
+                needs_approval,
+                wait,
+            } = args;
+            let start = Start {
+                image,
+                how,
+                needs_approval,
+                wait,
+            };
+            context.carry_out(start).await
         }
         RolloutCommand::List => {
             let looking = context.looking_at_rollouts().await?;
             context.out.answer(list(&looking.orchestrator).await?)
         }
-        RolloutCommand::Show { id } => {
+        RolloutCommand::Show { id, watch: true } => watch(context, id).await,
+        RolloutCommand::Show { id, watch: false } => {
             let looking = context.looking_at_rollouts().await?;
             context.out.answer(show(&looking.orchestrator, &id).await?)
         }
@@ -71,27 +85,41 @@ pub(crate) async fn run(context: &Context, command: RolloutCommand) -> Outcome {
     }
 }
 
+/// Runs `rollout show --watch`: beside a daemon through it, so that its updates are seen as well.
+async fn watch(context: &Context, id: RolloutId) -> Outcome {
+    let answer = match Client::of(&context.data_dir()?)? {
+        Some(client) => client.ask(&Watch { id }, context).await?,
+        None => {
+            let sink = Arc::new(context.ui.sink("rollout"));
+            let looking = context.watching(sink).await?;
+            watched(&looking.orchestrator, &id).await?
+        }
+    };
+    context.out.answer(answer)
+}
+
+async fn watched(orchestrator: &Orchestrator, id: &RolloutId) -> Outcome<Answer> {
+    let stored = orchestrator.watch(id).await?;
+    Ok(answer(&stored)?.ends(exit(&stored)))
+}
+
 /// Runs `plan`: what a rollout would do, and why not to the others. Reads only.
 pub(crate) async fn plan(context: &Context, args: PlanArgs) -> Outcome {
-    let looking = context.looking_at_rollouts().await?;
-    let PlanArgs { image, how } = args;
-    let actor = context.actor();
-    let engine = context.engine().await?;
     let Looking {
         fleet,
+        engine,
         orchestrator,
-    } = &looking;
-    let answer = preview(fleet, orchestrator, Some(&engine), &actor, image, &how).await?;
+    } = context.looking_at_rollouts().await?;
+    let answer = preview(&fleet, &orchestrator, &engine, &context.actor(), args).await?;
     context.out.answer(answer)
 }
 
 async fn preview(
     fleet: &Fleet,
     orchestrator: &Orchestrator,
-    engine: Option<&DockerEngine>,
+    engine: &DockerEngine,
     actor: &str,
-    image: Option<ImageRef>,
-    how: &HowArgs,
+    PlanArgs { image, how }: PlanArgs,
 ) -> Outcome<Answer> {
     let targets = match image {
         Some(image) => vec![
@@ -104,7 +132,7 @@ async fn preview(
     };
     let mut plans = Vec::new();
     for target in targets {
-        let request = request(actor, fleet, target, how).await?;
+        let request = request(actor, fleet, target, &how).await?;
         plans.push(orchestrator.preview(request).await.map_err(refused)?);
     }
     let settings = fleet.ports().settings.settings().await?;
@@ -159,6 +187,9 @@ pub(crate) struct Start {
     image: ImageRef,
     #[serde(default)]
     how: HowArgs,
+    /// Let it begin only when a person approves it.
+    #[serde(default)]
+    needs_approval: bool,
     /// Wait for its end; without a daemon this is implied.
     #[serde(default)]
     wait: bool,
@@ -181,7 +212,10 @@ impl Call for Start {
             .pin(&self.image)
             .await
             .or_exit(Exit::Failed, "there is no such release")?;
-        let request = request(&workshop.actor, &workshop.fleet, target, &self.how).await?;
+        let request = StartRequest {
+            needs_approval: self.needs_approval,
+            ..request(&workshop.actor, &workshop.fleet, target, &self.how).await?
+        };
         let started = workshop
             .orchestrator
             .start(request)
@@ -359,13 +393,27 @@ impl Call for Show {
     }
 }
 
-/// What a rollout of an image, or of what was found, would do.
+/// One rollout, once it is over.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Preview {
-    #[serde(default)]
-    image: Option<ImageRef>,
+pub(crate) struct Watch {
+    id: RolloutId,
 }
+
+impl Call for Watch {
+    const ROUTE: Route = Route::get("/api/v1/rollouts/{id}/watch");
+    const FOLLOWS_ROLLOUTS: bool = true;
+    type With = Workshop;
+
+    async fn carry_out(self, workshop: &Workshop) -> Outcome<Answer> {
+        watched(&workshop.orchestrator, &self.id).await
+    }
+}
+
+/// What a rollout of an image, or of what was found, would do.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Preview(PlanArgs);
 
 impl Call for Preview {
     const ROUTE: Route = Route::get("/api/v1/plan");
@@ -375,18 +423,11 @@ impl Call for Preview {
         let Workshop {
             fleet,
             orchestrator,
+            engine,
             actor,
             ..
         } = workshop;
-        preview(
-            fleet,
-            orchestrator,
-            None,
-            actor,
-            self.image,
-            &HowArgs::default(),
-        )
-        .await
+        preview(fleet, orchestrator, engine, actor, self.0).await
     }
 }
 
@@ -394,6 +435,7 @@ impl Call for Preview {
 pub(crate) fn calls(router: Router<Served>) -> Router<Served> {
     let router = at::<List>(router);
     let router = at::<Show>(router);
+    let router = at::<Watch>(router);
     let router = at::<Preview>(router);
     let router = at::<Start>(router);
     let router = at::<RetryFailed>(router);

@@ -46,6 +46,7 @@ pub(crate) async fn run(context: &Context) -> Outcome {
     let socket = Socket::bind(&working.dir, &working.lock)?;
     let served = Served {
         fleet: working.fleet.clone(),
+        engine: working.engine.clone(),
         orchestrator,
         store: working.store.clone(),
         hub,

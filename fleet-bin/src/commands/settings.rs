@@ -32,6 +32,8 @@ const KEYS: &[(&str, &str)] = &[
         "cohorts in their order, separated by commas",
     ),
     ("default.salt", "any text"),
+    ("default.needs_approval", "true or false"),
+    ("default.stickiness", "per_release, per_channel or fixed"),
     (
         "freeze",
         "stretches such as 2026-12-20T00:00:00Z..2027-01-02T00:00:00Z holidays, separated by ;",
@@ -133,7 +135,7 @@ fn set(settings: &mut FleetSettings, key: &str, value: &str) -> Outcome<()> {
         "default.max_concurrent" | "default.abort_on_failures" => number(u32::MAX),
         "default.pause" => parse_duration(value).is_ok(),
         "default.cohorts" | "default.salt" => true,
-        "default.min_success" | "freeze" => {
+        "default.min_success" | "default.stickiness" | "default.needs_approval" | "freeze" => {
             let mut tried = settings.clone();
             insert(&mut tried, key, value);
             PlannerSettings::read(&tried).is_ok()
@@ -208,6 +210,18 @@ mod tests {
         );
         check("default.min_success", "90", None);
         check("default.min_success", "101", Some("expected 1 to 100"));
+        check("default.needs_approval", "true", None);
+        check(
+            "default.needs_approval",
+            "maybe",
+            Some("expected true or false"),
+        );
+        check("default.stickiness", "per_channel", None);
+        check(
+            "default.stickiness",
+            "always",
+            Some("expected per_release, per_channel or fixed"),
+        );
         check(
             "freeze",
             "2026-12-20T00:00:00Z..2027-01-02T00:00:00Z holidays",

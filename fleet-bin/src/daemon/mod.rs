@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use fleet_core::engine::rollout::Orchestrator;
 use fleet_core::engine::{DaemonState, Fleet};
+use fleet_docker::DockerEngine;
 use fleet_sqlite::SqliteStore;
 use tokio::sync::watch;
 
@@ -26,6 +27,8 @@ pub(crate) const SOCKET: &str = "fleet.sock";
 pub(crate) struct Served {
     /// The façade.
     pub(crate) fleet: Fleet,
+    /// The engine that it works on.
+    pub(crate) engine: DockerEngine,
     /// Its rollouts.
     pub(crate) orchestrator: Arc<Orchestrator>,
     /// Its stores.

@@ -125,7 +125,7 @@ async fn ready(State(served): State<Served>) -> Response {
 async fn answer<C: Call>(
     State(served): State<Served>,
     Path(path): Path<BTreeMap<String, String>>,
-    Query(query): Query<BTreeMap<String, String>>,
+    Query(query): Query<Vec<(String, String)>>,
     headers: HeaderMap,
     body: Result<Bytes, axum::extract::rejection::BytesRejection>,
 ) -> Response {
@@ -172,23 +172,36 @@ fn with_frames<C: Call>(served: Served, actor: String, call: C) -> Response {
     tokio::spawn(async move {
         let voice: Arc<dyn Voice> = Arc::new(wire.clone());
         let last = {
-            let carried_out = tokio::spawn({
+            // Before anything is done, so that nothing of it is missed.
+            let heard = served.hub.listen();
+            let mut carried_out = tokio::spawn({
                 let served = served.clone();
                 async move { carry_out(&served, actor, voice, call).await }
             });
+            // What was asked for goes on without whoever asked; what was only to be seen does not.
+            let nobody_looks = async {
+                if C::ROUTE.method != Method::Get {
+                    std::future::pending::<()>().await;
+                }
+                wire.closed().await;
+            };
             let heard = async {
                 if !C::FOLLOWS_ROLLOUTS {
                     std::future::pending::<()>().await;
                 }
-                served.hub.pass_on(&wire).await;
+                heard.pass_on(&wire).await;
             };
             tokio::select! {
-                result = carried_out => match result {
+                result = &mut carried_out => match result {
                     Ok(Ok(answer)) => Frame::Answer(Box::new(answer)),
                     Ok(Err(failure)) => Frame::Problem(Problem::from(&failure)),
                     Err(_) => Frame::Problem(defect()),
                 },
                 () = heard => Frame::Problem(defect()),
+                () = nobody_looks => {
+                    carried_out.abort();
+                    return;
+                }
             }
         };
         wire.end(last).await;
@@ -250,7 +263,7 @@ fn document(answer: &Answer) -> Response {
 /// A call from path, query and body.
 fn read<C: Call>(
     path: BTreeMap<String, String>,
-    query: BTreeMap<String, String>,
+    query: Vec<(String, String)>,
     body: &[u8],
 ) -> Outcome<C> {
     let mut fields = match body {
@@ -266,10 +279,29 @@ fn read<C: Call>(
             Err(error) => return Err(error).or_exit(Exit::Usage, "the body is no JSON"),
         },
     };
-    for (name, value) in query.into_iter().chain(path) {
+    for (name, values) in by_name(query) {
+        fields.insert(name, values);
+    }
+    for (name, value) in path {
         fields.insert(name, Value::String(value));
     }
     serde_json::from_value(Value::Object(fields)).or_exit(Exit::Usage, "the request cannot be used")
+}
+
+/// A query as fields: what is given once is a text, what is given more than once is a list.
+fn by_name(query: Vec<(String, String)>) -> BTreeMap<String, Value> {
+    let mut fields: BTreeMap<String, Value> = BTreeMap::new();
+    for (name, value) in query {
+        let value = Value::String(value);
+        match fields.get_mut(&name) {
+            None => {
+                fields.insert(name, value);
+            }
+            Some(Value::Array(values)) => values.push(value),
+            Some(first) => *first = Value::Array(vec![first.take(), value]),
+        }
+    }
+    fields
 }
 
 #[cfg(test)]
@@ -286,17 +318,13 @@ mod tests {
         let path = take_parameters("/api/v1/things/{id}/pause", &mut fields).unwrap();
         assert_eq!(path, "/api/v1/things/a%20b%2F..%2Fc/pause");
         assert_eq!(fields, json!({ "reason": "why not" }));
-        let read = read::<pause::Pause>(
-            BTreeMap::new(),
-            BTreeMap::new(),
-            fields.to_string().as_bytes(),
-        );
+        let read = read::<pause::Pause>(BTreeMap::new(), Vec::new(), fields.to_string().as_bytes());
         assert_eq!(read.unwrap().reason, call.reason);
     }
 
     #[track_caller]
     fn check_refused(body: &str, says: &str) {
-        let refused = read::<pause::Pause>(BTreeMap::new(), BTreeMap::new(), body.as_bytes());
+        let refused = read::<pause::Pause>(BTreeMap::new(), Vec::new(), body.as_bytes());
         let chain = refused
             .err()
             .map(|failure| failure.chain())
@@ -314,5 +342,54 @@ mod tests {
             "{\"reason\":\"x\",\"raeson\":1}",
             "unknown field `raeson`, expected `reason`",
         );
+    }
+
+    #[track_caller]
+    fn plan_asked(query: &[(&str, &str)]) -> Result<Value, String> {
+        let query = query
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let read = read::<rollout::Preview>(BTreeMap::new(), query.collect(), b"");
+        let read = read.map_err(|failure| failure.chain())?;
+        serde_json::to_value(read).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_query_asks_for_a_plan_as_the_command_does() {
+        let asked = plan_asked(&[
+            ("image", "registry.example/app:2"),
+            ("strategy", "rolling"),
+            ("batch_percent", "33"),
+            ("pause", "90s"),
+            ("max_concurrent", "4"),
+            ("abort_on_failures", "2"),
+            ("tenant", "acme"),
+            ("tenant", "bolt"),
+            ("override_window", "true"),
+        ]);
+        assert_eq!(
+            asked,
+            Ok(json!({
+                "image": "registry.example/app:2",
+                "strategy": "rolling",
+                "batch_percent": 33,
+                "batch_count": null,
+                "pause": "90000ms",
+                "max_concurrent": 4,
+                "abort_on_failures": 2,
+                "tenants": ["acme", "bolt"],
+                "override_window": true,
+            }))
+        );
+        let one = plan_asked(&[("tenants", "acme")]).unwrap();
+        assert_eq!(one["tenants"], json!(["acme"]));
+        for wrong in [
+            ("batch_percent", "some"),
+            ("bacth_percent", "3"),
+            ("strategy", "all"),
+        ] {
+            let refused = plan_asked(&[wrong]).unwrap_err();
+            assert!(refused.contains("cannot be used"), "{refused}");
+        }
     }
 }

@@ -43,11 +43,20 @@ impl Hub {
         Self(broadcast::Sender::new(WAITING_MAX))
     }
 
-    /// Passes on what is said from now on. Never ends.
-    pub(super) async fn pass_on(&self, wire: &Wire) {
-        let mut said = self.0.subscribe();
+    /// Hears what is said from now on.
+    pub(super) fn listen(&self) -> Heard {
+        Heard(self.0.subscribe())
+    }
+}
+
+/// What is said in a hub since somebody listens.
+pub(super) struct Heard(broadcast::Receiver<Said>);
+
+impl Heard {
+    /// Passes it on. Never ends.
+    pub(super) async fn pass_on(mut self, wire: &Wire) {
         loop {
-            match said.recv().await {
+            match self.0.recv().await {
                 Ok(said) => wire.send(Frame::Progress(said)),
                 Err(broadcast::error::RecvError::Lagged(_)) => {}
                 Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
@@ -76,6 +85,11 @@ impl Wire {
 
     fn send(&self, frame: Frame) {
         let _ = self.0.try_send(frame);
+    }
+
+    /// Waits until the client is gone.
+    pub(super) async fn closed(&self) {
+        self.0.closed().await;
     }
 
     /// The last frame: waits for a client that is slow.

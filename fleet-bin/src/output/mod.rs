@@ -1,5 +1,6 @@
 //! What users see: data on standard output in the form they asked for, everything else on standard error.
 
+mod board;
 mod progress;
 pub(crate) mod redact;
 pub(crate) mod style;

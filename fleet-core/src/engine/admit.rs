@@ -49,7 +49,10 @@ impl Fleet {
                 .map(|refusal| (primary.clone(), refusal))
                 .collect();
             for id in &found.members {
-                refusals.extend(self.refusals(survey, id, targets.get(id), request).await?);
+                let estimate = self.estimate_of(survey, id).await?;
+                let target = targets.get(id);
+                let found = self.refusals(survey, id, target, request, estimate);
+                refusals.extend(found.await?);
             }
             let from_digest = self.digest_before(survey, &plan).await?;
             admissions.push(Admission {
@@ -147,13 +150,14 @@ impl Fleet {
         })
     }
 
-    /// Everything that speaks against one member.
+    /// Everything that speaks against one member, of whose snapshot this is the estimate.
     pub(super) async fn refusals(
         &self,
         survey: &Survey,
         id: &ContainerId,
         target: Option<&Release>,
         request: &UpdateRequest,
+        estimate: Option<SnapshotEstimate>,
     ) -> Result<Vec<(InstanceId, Refusal)>, FleetError> {
         let Some(container) = survey.inventory.by_id(id) else {
             return Ok(Vec::new());
@@ -170,7 +174,7 @@ impl Fleet {
             container,
             settings,
             writable_layer: &layer,
-            estimate: self.estimate(container, &settings.snapshot).await?,
+            estimate,
             own_container: self.options.own_container.as_ref(),
         };
         let mut refusals = preflight(&subject);
@@ -185,6 +189,21 @@ impl Fleet {
             .into_iter()
             .map(|refusal| (instance.clone(), refusal))
             .collect())
+    }
+
+    /// What a snapshot of a container's volumes would need; none where nothing is copied, or where it is gone.
+    pub(super) async fn estimate_of(
+        &self,
+        survey: &Survey,
+        id: &ContainerId,
+    ) -> Result<Option<SnapshotEstimate>, FleetError> {
+        match survey.inventory.by_id(id) {
+            Some(container) => {
+                let choice = &survey.settings[id].snapshot;
+                self.estimate(container, choice).await
+            }
+            None => Ok(None),
+        }
     }
 
     pub(super) async fn estimate(

@@ -1,16 +1,11 @@
 //! `fleet explain`: why an instance is (not) updated, and where each setting came from.
 
-use futures::stream::{self, StreamExt as _, TryStreamExt as _};
-
 use super::{Fleet, FleetError, InstanceView, Managed, Survey, UpdateRequest};
-use crate::ids::{ContainerId, InstanceId};
-use crate::model::{FrozenSpec, InstanceSettings, LabelWarning};
+use crate::ids::ContainerId;
+use crate::model::{FrozenSpec, InstanceSettings, LabelWarning, SnapshotEstimate};
 use crate::plan::window::WeeklyCalendar;
 use crate::ports::PortErrorKind;
 use crate::update::{Refusal, group};
-
-/// Instances about which the engine is asked at the same time.
-const ASKED_AT_ONCE: usize = 4;
 
 /// Where a setting came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,31 +82,6 @@ impl Fleet {
         }
     }
 
-    /// What would be refused if somebody asked for these instances now, but for what a plan says by itself: pauses and
-    /// windows. Reads only; names that are not known are left out.
-    ///
-    /// # Errors
-    /// The engine or the store cannot be asked.
-    pub async fn objections(
-        &self,
-        instances: &[InstanceId],
-    ) -> Result<Vec<(InstanceId, Refusal)>, FleetError> {
-        let survey = &self.survey().await?;
-        let asking = stream::iter(instances.to_vec()).map(|instance| async move {
-            let Some(managed) = survey.workload(instance.name.as_str()) else {
-                return Ok(Vec::new());
-            };
-            let (_, refusals) = self.objections_to(survey, managed).await?;
-            let standing = refusals
-                .into_iter()
-                .filter(|refusal| refusal.code != "outside_window")
-                .map(|refusal| (instance.clone(), refusal));
-            Ok::<_, FleetError>(standing.collect())
-        });
-        let found: Vec<Vec<_>> = asking.buffered(ASKED_AT_ONCE).try_collect().await?;
-        Ok(found.into_iter().flatten().collect())
-    }
-
     /// What moves together with an instance, and what speaks against any of it, whatever the release.
     async fn objections_to(
         &self,
@@ -124,13 +94,26 @@ impl Fleet {
             std::slice::from_ref(&managed.container.id),
         );
         let mut refusals = found.refusals;
-        let request = UpdateRequest::asking(managed.name);
         for member in &found.members {
-            let found = self.refusals(survey, member, None, &request).await?;
-            refusals.extend(found.into_iter().map(|(_, refusal)| refusal));
-            refusals.extend(self.cannot_be_made_again(member).await?);
+            let estimate = self.estimate_of(survey, member).await?;
+            refusals.extend(self.objections_to_one(survey, member, estimate).await?);
         }
         Ok((found.members, refusals))
+    }
+
+    /// What speaks against one container, whatever the release and whatever moves with it.
+    pub(super) async fn objections_to_one(
+        &self,
+        survey: &Survey,
+        id: &ContainerId,
+        estimate: Option<SnapshotEstimate>,
+    ) -> Result<Vec<Refusal>, FleetError> {
+        let name = survey.inventory.by_id(id).map(|it| it.name.as_str());
+        let request = UpdateRequest::asking(name.unwrap_or_default());
+        let found = self.refusals(survey, id, None, &request, estimate).await?;
+        let mut refusals: Vec<_> = found.into_iter().map(|(_, refusal)| refusal).collect();
+        refusals.extend(self.cannot_be_made_again(id).await?);
+        Ok(refusals)
     }
 
     /// A container of which the engine does not know enough to make it again.

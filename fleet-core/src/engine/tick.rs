@@ -11,9 +11,9 @@ use crate::detect::Finding;
 use crate::ids::RolloutId;
 use crate::image::{ImageRef, PinnedImage};
 use crate::model::Channel;
-use crate::plan::Limits;
 use crate::plan::rollout::{Decision, SupersedePolicy};
 use crate::plan::strategy::StrategySpec;
+use crate::plan::{Limits, PlannerSettings};
 use crate::ports::{Availability, ProgressSink, StoredUpdate};
 use crate::time::Timestamp;
 use crate::update::Verdict;
@@ -174,12 +174,14 @@ impl Fleet {
     ) -> Result<Looked, FleetError> {
         let strategy = self.default_strategy().await?;
         let limits = self.default_limits().await?;
+        let needs_approval = self.planner_settings().await?.needs_approval;
         let mut looked = Looked::default();
         for offer in offers {
             let request = StartRequest {
                 released_at: Some(offer.first_seen),
                 strategy: strategy.clone(),
                 limits,
+                needs_approval,
                 ..StartRequest::new(tick.actor, offer.release.clone())
             };
             let (why, again_at) = match tick
@@ -224,6 +226,15 @@ impl Fleet {
     pub async fn default_strategy(&self) -> Result<StrategySpec, FleetError> {
         let settings = self.ports.settings.settings().await?;
         Ok(StrategySpec::of_settings(&settings).map_err(RolloutError::from)?)
+    }
+
+    /// What the settings of the fleet say to the planner.
+    ///
+    /// # Errors
+    /// The store failed, or a setting cannot be read.
+    pub async fn planner_settings(&self) -> Result<PlannerSettings, FleetError> {
+        let settings = self.ports.settings.settings().await?;
+        Ok(PlannerSettings::read(&settings).map_err(RolloutError::from)?)
     }
 
     /// The bounds of rollouts that nobody chose others for, see [`Limits::of_settings`].

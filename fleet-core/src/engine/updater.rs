@@ -21,7 +21,7 @@ use crate::model::{Channel, Container, EngineHealth, ImageInfo, InstanceSettings
 use crate::plan::rollout::{Ending, UpdateEnd};
 use crate::plan::strategy::FailureKind;
 use crate::plan::{Asked, Candidate, InstanceState as PlanState};
-use crate::ports::{Deployed, PortError, ProgressSink, StoredUpdate};
+use crate::ports::{Deployed, PortError, ProgressOf, ProgressSink, StoredUpdate};
 use crate::update::{Fault, MemberPlan, NO_SPACE, Outcome, SagaError, UpdateState, group};
 
 /// How often an update that lost its engine is taken up again before the rollout asks a person.
@@ -167,9 +167,10 @@ impl FleetUpdater {
             return Ok(UpdateEnd::Unchanged);
         };
         admission.plan.id = order.id;
+        let progress = ProgressOf::new(name, self.progress.as_ref());
         let report = self
             .fleet
-            .update_one(&admission, &request, self.progress.as_ref())
+            .update_one(&admission, &request, &progress)
             .await;
         self.look_again(&admission.plan.members).await;
         let report = report?;

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::order::Stickiness;
 use super::strategy::{StrategyError, StrategySpec};
 use super::window::{Freeze, WeeklyCalendar, WindowError};
-use crate::ids::{InstanceId, InstanceName, RolloutId, TenantId};
+use crate::ids::{IdError, InstanceId, InstanceName, RolloutId, TenantId};
 use crate::image::{Digest, PinnedImage};
 use crate::model::labels::LabelMode;
 use crate::model::{Channel, FleetSettings, InstanceSettings, UpdateConfig};
@@ -217,13 +218,18 @@ pub struct PlannerSettings {
     pub cohorts: Vec<String>,
     /// `default.salt`: changes the order of all rollouts.
     pub salt: String,
+    /// `default.stickiness`: how long the order among equals lasts.
+    pub stickiness: Stickiness,
+    /// `default.needs_approval`: what detection opens waits for a person.
+    pub needs_approval: bool,
     /// `default.min_success`, for rollouts that ask for no share of their own; see [`Limits::min_success_percent`].
     pub min_success_percent: u8,
 }
 
 impl PlannerSettings {
     /// Reads the keys `default.window`, `freeze` (several separated by `;`), `default.cohorts` (comma separated;
-    /// default: canary, early), `default.salt` and `default.min_success` (1 to 100).
+    /// default: canary, early), `default.salt`, `default.stickiness`, `default.needs_approval` (true or false) and
+    /// `default.min_success` (1 to 100).
     ///
     /// # Errors
     /// A value cannot be read.
@@ -253,9 +259,26 @@ impl PlannerSettings {
                 .collect::<Result<_, _>>()?,
             cohorts: list(value("default.cohorts").unwrap_or("canary,early"), ','),
             salt: value("default.salt").unwrap_or_default().to_owned(),
+            stickiness: value("default.stickiness")
+                .map_or(Ok(Stickiness::default()), stickiness)?,
+            needs_approval: value("default.needs_approval").map_or(Ok(false), flag)?,
             min_success_percent: value("default.min_success").map_or(Ok(0), percent)?,
         })
     }
+}
+
+fn stickiness(text: &str) -> Result<Stickiness, WindowError> {
+    text.parse().map_err(|error: IdError| WindowError {
+        expected: error.expected,
+        found: error.found,
+    })
+}
+
+fn flag(text: &str) -> Result<bool, WindowError> {
+    text.trim().parse().map_err(|_| WindowError {
+        expected: "true or false",
+        found: text.to_owned(),
+    })
 }
 
 fn percent(text: &str) -> Result<u8, WindowError> {
@@ -303,5 +326,20 @@ mod tests {
             settings.values.insert(key.to_owned(), bad.to_owned());
             assert!(Limits::of_settings(&settings).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn stickiness_is_read_and_a_wrong_one_is_refused() {
+        let mut settings = FleetSettings::default();
+        let read = |settings: &FleetSettings| {
+            PlannerSettings::read(settings).map(|settings| settings.stickiness)
+        };
+        assert_eq!(read(&settings), Ok(Stickiness::PerRelease));
+        let key = "default.stickiness";
+        settings.values.insert(key.to_owned(), "fixed".to_owned());
+        assert_eq!(read(&settings), Ok(Stickiness::Fixed));
+        settings.values.insert(key.to_owned(), "glue".to_owned());
+        let error = read(&settings).unwrap_err();
+        assert_eq!(error.expected, "per_release, per_channel or fixed");
     }
 }

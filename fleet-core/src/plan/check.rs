@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::order::Shuffle;
+use super::order::{Shuffle, Stickiness};
 use super::rollout_plan::{PlannedInstance, RolloutKind, RolloutPlan};
 use super::strategy::StrategySpec;
 use crate::ids::InstanceId;
@@ -141,6 +141,10 @@ fn check_members(plan: &RolloutPlan, found: &mut Vec<Violation>) {
             found.push(Violation::Dangling(instance()));
             continue;
         };
+        let channels = plan.stickiness == Stickiness::PerChannel;
+        if channels && plan.channels.get(member.channel as usize).is_none() {
+            found.push(Violation::Dangling(instance()));
+        }
         if !readable {
             found.push(Violation::Schedule(instance()));
         }
@@ -186,7 +190,7 @@ fn check_sizes(plan: &RolloutPlan, found: &mut Vec<Violation>) {
 }
 
 fn check_order(plan: &RolloutPlan, salt: &str, found: &mut Vec<Violation>) {
-    let shuffle = Shuffle::new(salt, &plan.request.target.digest);
+    let shuffle = Shuffle::new(salt, plan.stickiness, &plan.request.target.digest);
     let class = |member: &PlannedInstance| {
         (
             member.own,
@@ -202,7 +206,8 @@ fn check_order(plan: &RolloutPlan, salt: &str, found: &mut Vec<Violation>) {
         if before.is_some_and(|(earlier, ..)| class(earlier) != class(member)) {
             turns.clear();
         }
-        let hash = shuffle.hash(&member.instance);
+        let channel = plan.channels.get(member.channel as usize);
+        let hash = shuffle.hash(&member.instance, channel);
         let (turn, last_hash) = turns.entry(member.tenant).or_default();
         let this_turn = *turn;
         let own_order = *last_hash <= hash;

@@ -8,6 +8,7 @@ pub mod window;
 
 mod candidate;
 mod check;
+mod disk;
 mod held;
 mod mode;
 mod order;
@@ -15,11 +16,14 @@ mod planner;
 mod render;
 mod rollout_plan;
 mod select;
+mod tables;
 
 pub use candidate::{Asked, Candidate, InstanceState, Limits, PlanInput, PlannerSettings, Request};
 pub use check::{Violation, check};
+pub use disk::DiskNeed;
 pub use held::Held;
 pub use mode::effective_mode;
+pub use order::Stickiness;
 pub use planner::{PlanError, plan, plan_rollback};
 pub(crate) use render::human;
 pub use render::render;

@@ -1,25 +1,73 @@
 //! Who goes first.
 //!
 //! Cohort, priority, those whose last update failed after the others, and then a salted hash of release and instance:
-//! the same after every restart and with every build, another one for each release, so that no tenant is always the
-//! guinea pig. Tenants take turns, so that a wave is never one tenant whole. fleet's own container comes last. The order
-//! does not depend on the size of the waves: a larger percentage only adds instances to the first wave.
+//! the same after every restart and with every build, another one for each release (or as [`Stickiness`] says), so that
+//! no tenant is always the guinea pig. Tenants take turns, so that a wave is never one tenant whole. fleet's own
+//! container comes last. The order does not depend on the size of the waves: a larger percentage only adds instances to
+//! the first wave.
 
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::rollout_plan::PlannedInstance;
 use crate::ids::InstanceId;
 use crate::image::Digest;
+use crate::model::Channel;
 
-/// What an instance is ordered by, first things first.
+/// How long the order among equals lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stickiness {
+    /// Each release has an order of its own.
+    #[default]
+    PerRelease,
+    /// All releases have the same order among the instances of a channel; an instance that goes to another channel gets
+    /// another place.
+    PerChannel,
+    /// An instance always has the same place.
+    Fixed,
+}
+
+impl Stickiness {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::PerRelease, Self::PerChannel, Self::Fixed];
+
+    /// The word users write.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::PerRelease => "per_release",
+            Self::PerChannel => "per_channel",
+            Self::Fixed => "fixed",
+        }
+    }
+}
+
+impl fmt::Display for Stickiness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label())
+    }
+}
+
+impl FromStr for Stickiness {
+    type Err = crate::ids::IdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let found = Self::ALL.into_iter().find(|it| it.label() == text.trim());
+        found.ok_or_else(|| crate::ids::IdError {
+            expected: "per_release, per_channel or fixed",
+            found: text.to_owned(),
+        })
+    }
+}
+
+/// What an instance is ordered by, first things first. Small, because all of them are sorted.
 #[derive(Debug, Clone, Copy)]
 struct OrderKey {
-    own: bool,
-    cohort: u32,
-    priority: i32,
-    failed_before: bool,
-    /// How many instances of the same tenant go before it, among those equal so far.
-    turn: u32,
+    class: u64,
     hash: u64,
     tenant: u32,
     /// Place among the planned instances as they were given.
@@ -28,20 +76,38 @@ struct OrderKey {
 
 /// Hashes instances for one release.
 #[derive(Debug, Clone)]
-pub(super) struct Shuffle(Sha256);
+pub(super) struct Shuffle {
+    begun: Sha256,
+    stickiness: Stickiness,
+}
 
 impl Shuffle {
-    pub(super) fn new(salt: &str, digest: &Digest) -> Self {
-        let mut hasher = Sha256::new();
-        hasher.update(salt.as_bytes());
-        hasher.update([0]);
-        hasher.update(digest.as_str().as_bytes());
-        hasher.update([0]);
-        Self(hasher)
+    pub(super) fn new(salt: &str, stickiness: Stickiness, digest: &Digest) -> Self {
+        let mut begun = Sha256::new();
+        begun.update(salt.as_bytes());
+        begun.update([0]);
+        // No digest reads like the other two.
+        begun.update(match stickiness {
+            Stickiness::PerRelease => digest.as_str().as_bytes(),
+            Stickiness::PerChannel => b"channel",
+            Stickiness::Fixed => b"fixed",
+        });
+        begun.update([0]);
+        Self { begun, stickiness }
     }
 
-    pub(super) fn hash(&self, instance: &InstanceId) -> u64 {
-        let mut hasher = self.0.clone();
+    /// Whether the channel of an instance matters.
+    pub(super) fn asks_for_channel(&self) -> bool {
+        self.stickiness == Stickiness::PerChannel
+    }
+
+    /// `channel` is only heeded where it matters.
+    pub(super) fn hash(&self, instance: &InstanceId, channel: Option<&Channel>) -> u64 {
+        let mut hasher = self.begun.clone();
+        if let (true, Some(Channel(channel))) = (self.asks_for_channel(), channel) {
+            hasher.update(channel.as_bytes());
+            hasher.update([0]);
+        }
         hasher.update(instance.host.as_str().as_bytes());
         hasher.update([0]);
         hasher.update(instance.name.as_str().as_bytes());
@@ -62,87 +128,122 @@ pub(super) fn cohort_rank(cohorts: &[String], cohort: Option<&str>) -> u32 {
 }
 
 /// Puts planned instances in their order; their tenants are numbers below `tenants`.
-pub(super) fn sorted(
-    members: Vec<PlannedInstance>,
+pub(super) fn sort(
+    members: &mut [PlannedInstance],
     tenants: usize,
+    channels: &[Channel],
     shuffle: &Shuffle,
-) -> Vec<PlannedInstance> {
+) {
     let mut keys: Vec<OrderKey> = members
         .iter()
         .zip(0u32..)
         .map(|(member, place)| OrderKey {
-            own: member.own,
-            cohort: member.cohort,
-            priority: member.priority,
-            failed_before: member.failed_before,
-            turn: 0,
-            hash: shuffle.hash(&member.instance),
+            class: class(member),
+            hash: shuffle.hash(&member.instance, channels.get(member.channel as usize)),
             tenant: member.tenant,
             place,
         })
         .collect();
     keys.sort_unstable_by(|a, b| {
         let instance = |key: &OrderKey| &members[key.place as usize].instance;
-        (a.class(), a.hash)
-            .cmp(&(b.class(), b.hash))
+        (a.class, a.hash)
+            .cmp(&(b.class, b.hash))
             // Equal hashes have an order as well.
             .then_with(|| instance(a).cmp(instance(b)))
     });
-    take_turns(&mut keys, tenants);
-    let mut members: Vec<_> = members.into_iter().map(Some).collect();
-    by_turn(&keys)
-        .into_iter()
-        .filter_map(|key| members[key.place as usize].take())
-        .collect()
+    let mut from = places_by_turn(&keys, tenants);
+    drop(keys);
+    rearrange(members, &mut from);
 }
 
-/// Puts the instances of each class in the order of their turns, and leaves those with the same turn as they are: the
-/// keys are sorted by everything else already.
-fn by_turn(keys: &[OrderKey]) -> Vec<OrderKey> {
-    let mut ordered = keys.to_vec();
-    let mut start = 0;
-    for class in keys.chunk_by(|a, b| a.class() == b.class()) {
-        // Where the next key of each turn goes.
-        let mut next: Vec<usize> = Vec::new();
+/// What comes before the hash, in one number: fleet itself last, cohort, priority, those that failed last.
+fn class(member: &PlannedInstance) -> u64 {
+    const COHORTS_MAX: u32 = (1 << 30) - 1;
+    let own = u64::from(member.own) << 63;
+    let cohort = u64::from(member.cohort.min(COHORTS_MAX)) << 33;
+    // Negative ones first.
+    let priority = u64::from(member.priority.cast_unsigned() ^ (1 << 31)) << 1;
+    own | cohort | priority | u64::from(member.failed_before)
+}
+
+/// The places of the instances in the order in which they go: in each class those that are the first of their tenant,
+/// then those that are the second, and so on. Those with the same turn stay as they are, sorted by everything else.
+fn places_by_turn(keys: &[OrderKey], tenants: usize) -> Vec<u32> {
+    let mut ordered: Vec<u32> = vec![0; keys.len()];
+    // How many turns each tenant had, in the class at hand.
+    let mut turns: Vec<u32> = vec![0; tenants];
+    // How many have each turn, and then the place behind the last one of each.
+    let mut ends: Vec<u32> = Vec::new();
+    let mut sum = 0;
+    for class in keys.chunk_by(|a, b| a.class == b.class) {
+        ends.clear();
         for key in class {
-            let turn = key.turn as usize;
-            if next.len() <= turn {
-                next.resize(turn + 1, 0);
+            let turn = &mut turns[key.tenant as usize];
+            match ends.get_mut(*turn as usize) {
+                Some(count) => *count += 1,
+                None => ends.push(1),
             }
-            next[turn] += 1;
+            *turn += 1;
         }
-        let mut sum = start;
-        for count in &mut next {
-            sum += std::mem::replace(count, sum);
+        for end in &mut ends {
+            sum += *end;
+            *end = sum;
         }
-        for key in class {
-            let place = &mut next[key.turn as usize];
-            ordered[*place] = *key;
-            *place += 1;
+        // Backwards: the last one of a tenant has its last turn. Afterwards all turns are taken back, and no more was
+        // looked at than this class: there may be as many classes as priorities.
+        for key in class.iter().rev() {
+            let turn = &mut turns[key.tenant as usize];
+            *turn -= 1;
+            let end = &mut ends[*turn as usize];
+            *end -= 1;
+            ordered[*end as usize] = key.place;
         }
-        start += class.len();
     }
     ordered
 }
 
-impl OrderKey {
-    fn class(&self) -> (bool, u32, i32, bool) {
-        (self.own, self.cohort, self.priority, self.failed_before)
+/// Puts at each place what is at the place that `from` names for it. What is large is moved where it is: a second copy
+/// of all of it costs more than the way there.
+fn rearrange<T>(items: &mut [T], from: &mut [u32]) {
+    for start in 0..items.len() {
+        let mut at = start;
+        loop {
+            let source = from[at] as usize;
+            // Done: this is what says so.
+            from[at] = u32::try_from(at).unwrap_or(u32::MAX);
+            if source == start {
+                break;
+            }
+            items.swap(at, source);
+            at = source;
+        }
     }
 }
 
-/// Numbers the instances of each tenant within each class, in their present order.
-fn take_turns(keys: &mut [OrderKey], tenants: usize) {
-    let mut turns = vec![0; tenants];
-    for class in keys.chunk_by_mut(|a, b| a.class() == b.class()) {
-        for key in &mut *class {
-            let turn = &mut turns[key.tenant as usize];
-            key.turn = *turn;
-            *turn += 1;
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn everything_goes_where_it_is_wanted(order in Just((0u32..40).collect::<Vec<_>>()).prop_shuffle()) {
+            let mut items: Vec<u32> = (0..40).map(|place| place * 10).collect();
+            rearrange(&mut items, &mut order.clone());
+            let expect: Vec<u32> = order.iter().map(|place| place * 10).collect();
+            prop_assert_eq!(items, expect);
         }
-        // Only what was counted: there may be as many classes as priorities.
-        for key in class {
-            turns[key.tenant as usize] = 0;
+    }
+
+    #[test]
+    fn stickiness_is_written_as_it_is_read() {
+        for stickiness in Stickiness::ALL {
+            assert_eq!(stickiness.label().parse(), Ok(stickiness));
+            let json = serde_json::to_value(stickiness).unwrap();
+            assert_eq!(json, stickiness.label());
         }
+        let error = "always".parse::<Stickiness>().unwrap_err();
+        assert_eq!(error.expected, "per_release, per_channel or fixed");
     }
 }

@@ -1,6 +1,5 @@
 //! From what exists to what shall be done.
 
-use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -13,8 +12,7 @@ use super::rollout_plan::{
 };
 use super::select::select;
 use super::strategy::{Batch, FailureBudget, Progress, RolloutStrategy, WaveGate};
-use crate::ids::TenantId;
-use crate::image::Digest;
+use super::tables::{Finished, Tables};
 use crate::time::Timestamp;
 
 /// Why there is no plan.
@@ -60,23 +58,48 @@ pub fn plan(
     if u32::try_from(input.candidates.len()).is_err() {
         return Err(PlanError::TooLarge(input.candidates.len()));
     }
-    let mut tables = Tables::default();
+    let shuffle = Shuffle::new(
+        &input.settings.salt,
+        input.settings.stickiness,
+        &input.request.target.digest,
+    );
+    let mut tables = Tables::new(input.tenants);
     let to = tables.digest(&input.request.target.digest);
-    let mut members = Vec::new();
-    let mut held = Vec::new();
-    for (candidate, verdict) in input.candidates.iter().zip(select(input)) {
-        match verdict {
+    let verdicts = select(input, &mut tables);
+    let mut reasons: Vec<Option<Held>> = verdicts.reasons.into_iter().map(Some).collect();
+    let mut members = Vec::with_capacity(verdicts.all.len() - reasons.len());
+    let mut held = Vec::with_capacity(reasons.len());
+    for (candidate, verdict) in input.candidates.iter().zip(verdicts.all) {
+        let tenant = verdict.tenant;
+        match verdict.then {
             Ok(schedule) => {
-                let schedule = tables.schedule(schedule);
-                let member = planned(input, strategy, &mut tables, candidate, schedule, to);
-                members.push(member);
+                let numbers = Numbers {
+                    tenant,
+                    from: candidate.current.as_ref().map(|it| tables.digest(it)),
+                    to,
+                    schedule,
+                    channel: match shuffle.asks_for_channel() {
+                        true => tables.channel(&candidate.channel),
+                        false => 0,
+                    },
+                };
+                members.push(planned(input, strategy, candidate, &numbers));
             }
-            Err(why) => held.push(held_instance(&mut tables, candidate, why)),
+            Err(why) => held.extend(reasons[why as usize].take().map(|why| HeldInstance {
+                instance: candidate.instance.clone(),
+                tenant,
+                why,
+            })),
         }
     }
     held.sort_unstable_by(|a, b| a.instance.cmp(&b.instance));
-    let shuffle = Shuffle::new(&input.settings.salt, &input.request.target.digest);
-    let members = order::sorted(members, tables.tenants.len(), &shuffle);
+    let Finished {
+        tenants,
+        digests,
+        schedules,
+        channels,
+    } = tables.finish();
+    order::sort(&mut members, tenants.len(), &channels, &shuffle);
     let total = u32::try_from(members.len()).unwrap_or(u32::MAX);
     let waves = lay_out(strategy, &members)?;
     Ok(RolloutPlan {
@@ -85,9 +108,11 @@ pub fn plan(
         request: input.request.clone(),
         planned_at: input.now,
         budget: strategy.failure_budget(total),
-        tenants: tables.tenants,
-        digests: tables.digests,
-        schedules: tables.schedules,
+        stickiness: input.settings.stickiness,
+        tenants,
+        digests,
+        schedules,
+        channels,
         members,
         waves,
         held,
@@ -136,9 +161,11 @@ pub fn plan_rollback(
             limit: NonZeroU32::MIN,
             canary: None,
         },
+        stickiness: parent.stickiness,
         tenants: parent.tenants.clone(),
         digests: parent.digests.clone(),
         schedules: vec![ScheduleSpec::Always],
+        channels: parent.channels.clone(),
         waves: if members.is_empty() {
             Vec::new()
         } else {
@@ -218,26 +245,31 @@ fn lay_out(
     Ok(waves)
 }
 
-fn planned<'a>(
-    input: &PlanInput<'a>,
-    strategy: &dyn RolloutStrategy,
-    tables: &mut Tables<'a>,
-    candidate: &'a Candidate,
-    schedule: u32,
+/// Where an instance points to in the tables.
+struct Numbers {
+    tenant: u32,
+    from: Option<u32>,
     to: u32,
+    schedule: u32,
+    channel: u32,
+}
+
+fn planned(
+    input: &PlanInput<'_>,
+    strategy: &dyn RolloutStrategy,
+    candidate: &Candidate,
+    numbers: &Numbers,
 ) -> PlannedInstance {
     let timeout = strategy
         .health_timeout()
         .unwrap_or(candidate.health_timeout);
     PlannedInstance {
         instance: candidate.instance.clone(),
-        tenant: tables.tenant(&candidate.tenant),
-        from: candidate
-            .current
-            .as_ref()
-            .map(|digest| tables.digest(digest)),
-        to,
-        schedule,
+        tenant: numbers.tenant,
+        from: numbers.from,
+        to: numbers.to,
+        schedule: numbers.schedule,
+        channel: numbers.channel,
         estimate_secs: whole_secs(candidate.estimate.unwrap_or(DEFAULT_ESTIMATE)),
         health_timeout_ms: u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX),
         cohort: order::cohort_rank(&input.settings.cohorts, candidate.cohort.as_deref()),
@@ -250,69 +282,6 @@ fn planned<'a>(
 
 fn whole_secs(duration: Duration) -> u32 {
     u32::try_from(duration.as_millis().div_ceil(1000)).unwrap_or(u32::MAX)
-}
-
-fn held_instance<'a>(tables: &mut Tables<'a>, candidate: &'a Candidate, why: Held) -> HeldInstance {
-    HeldInstance {
-        instance: candidate.instance.clone(),
-        tenant: tables.tenant(&candidate.tenant),
-        why,
-    }
-}
-
-/// Numbers what many instances share.
-#[derive(Default)]
-struct Tables<'a> {
-    tenants: Vec<TenantId>,
-    tenant_numbers: HashMap<&'a TenantId, u32>,
-    digests: Vec<Digest>,
-    digest_numbers: HashMap<&'a Digest, u32>,
-    schedules: Vec<ScheduleSpec>,
-    schedule_numbers: HashMap<ScheduleSpec, u32>,
-}
-
-impl<'a> Tables<'a> {
-    fn tenant(&mut self, tenant: &'a TenantId) -> u32 {
-        number(
-            &mut self.tenant_numbers,
-            &mut self.tenants,
-            tenant,
-            |tenant| (*tenant).clone(),
-        )
-    }
-
-    fn digest(&mut self, digest: &'a Digest) -> u32 {
-        number(
-            &mut self.digest_numbers,
-            &mut self.digests,
-            digest,
-            |digest| (*digest).clone(),
-        )
-    }
-
-    fn schedule(&mut self, schedule: ScheduleSpec) -> u32 {
-        number(
-            &mut self.schedule_numbers,
-            &mut self.schedules,
-            schedule,
-            ScheduleSpec::clone,
-        )
-    }
-}
-
-fn number<K: std::hash::Hash + Eq, V>(
-    numbers: &mut HashMap<K, u32>,
-    table: &mut Vec<V>,
-    key: K,
-    value: impl Fn(&K) -> V,
-) -> u32 {
-    let next = u32::try_from(table.len()).unwrap_or(u32::MAX);
-    if let Some(number) = numbers.get(&key) {
-        return *number;
-    }
-    table.push(value(&key));
-    numbers.insert(key, next);
-    next
 }
 
 #[cfg(test)]

@@ -6,13 +6,15 @@ use proptest::prelude::*;
 
 use super::super::candidate::{Asked, InstanceState, PlannerSettings};
 use super::super::check::check;
+use super::super::order::Stickiness;
 use super::super::strategy::{
     Immediate, RollingWave, Single, StrategyRegistry, StrategySpec, WaveSize,
 };
 use super::*;
-use crate::ids::{InstanceId, InstanceName, RolloutId};
+use crate::ids::{InstanceId, InstanceName, RolloutId, TenantId};
+use crate::image::Digest;
 use crate::model::labels::LabelMode;
-use crate::model::{FleetSettings, GlobalMode, Pause, TenantMode, UpdateConfig};
+use crate::model::{Channel, FleetSettings, GlobalMode, Pause, TenantMode, UpdateConfig};
 
 const NOW: &str = "2026-01-05T12:00:00Z";
 
@@ -36,7 +38,7 @@ fn candidate(name: &str, tenant_name: &str) -> Candidate {
     Candidate {
         instance: instance(name),
         tenant: tenant(tenant_name),
-        channel: crate::model::Channel::default(),
+        channel: Channel::default(),
         current: Some(Digest::of(b"old")),
         behind: Some(true),
         enabled: true,
@@ -374,6 +376,37 @@ fn the_order_is_the_same_with_every_build_and_another_for_each_release() {
 }
 
 #[test]
+fn the_order_lasts_as_long_as_the_setting_says() {
+    let mut world = World::of(
+        (0..12)
+            .map(|number| candidate(&format!("web-{number}"), &format!("t{number}")))
+            .collect(),
+    );
+    let mut names = |stickiness, digest: &[u8], channel: &str| {
+        world.settings.stickiness = stickiness;
+        world.request.target.digest = Digest::of(digest);
+        for candidate in &mut world.candidates {
+            candidate.channel = Channel(channel.to_owned());
+        }
+        world.names()
+    };
+    use Stickiness::{Fixed, PerChannel, PerRelease};
+    for (stickiness, by_release, by_channel) in [
+        (PerRelease, true, false),
+        (PerChannel, false, true),
+        (Fixed, false, false),
+    ] {
+        let first = names(stickiness, b"new", "stable");
+        let differs = |other: Vec<String>| other != first;
+        let newer = differs(names(stickiness, b"newer", "stable"));
+        let moved = differs(names(stickiness, b"new", "canary"));
+        assert_eq!((newer, moved), (by_release, by_channel), "{stickiness}");
+    }
+    let [release, channel, fixed] = Stickiness::ALL.map(|it| names(it, b"new", "stable"));
+    assert!(release != channel && channel != fixed && fixed != release);
+}
+
+#[test]
 fn tenants_take_turns() {
     let world = World::of(
         (0..12)
@@ -518,6 +551,7 @@ fn fleets() -> impl Strategy<Value = Vec<Candidate>> {
                     priority,
                     failed_before,
                     enabled: !off,
+                    channel: Channel(format!("c{}", number % 3)),
                     ..candidate(&format!("web-{number}"), &format!("t{tenant}"))
                 },
             )
@@ -527,8 +561,13 @@ fn fleets() -> impl Strategy<Value = Vec<Candidate>> {
 
 proptest! {
     #[test]
-    fn waves_are_disjoint_cover_all_and_no_larger_than_asked_for(fleet in fleets(), strategy in strategies()) {
-        let world = World::of(fleet).with(|world| world.request.strategy = strategy);
+    fn waves_are_disjoint_cover_all_and_no_larger_than_asked_for(
+        fleet in fleets(), strategy in strategies(), sticky in prop::sample::select(&Stickiness::ALL[..]),
+    ) {
+        let world = World::of(fleet).with(|world| {
+            world.request.strategy = strategy;
+            world.settings.stickiness = sticky;
+        });
         let plan = world.plan();
         let mut seen = HashSet::new();
         for wave in 0..u32::try_from(plan.waves.len()).unwrap() {

@@ -6,10 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use super::candidate::Request;
 use super::held::Held;
+use super::order::Stickiness;
 use super::strategy::{FailureBudget, WaveGate};
 use super::window::{Policy, Schedule, WeeklyCalendar, WindowError};
 use crate::ids::{InstanceId, RolloutId, TenantId};
 use crate::image::Digest;
+use crate::model::Channel;
 use crate::time::Timestamp;
 
 /// What an update is taken to last where nothing is known of earlier ones.
@@ -38,12 +40,18 @@ pub struct RolloutPlan {
     pub planned_at: Timestamp,
     /// Failures that end it.
     pub budget: FailureBudget,
+    /// How long the order among equals lasts.
+    #[serde(default)]
+    pub stickiness: Stickiness,
     /// Tenants that [`PlannedInstance::tenant`] points to.
     pub tenants: Vec<TenantId>,
     /// Digests that [`PlannedInstance::from`] and [`PlannedInstance::to`] point to.
     pub digests: Vec<Digest>,
     /// Schedules that [`PlannedInstance::schedule`] points to.
     pub schedules: Vec<ScheduleSpec>,
+    /// Channels that [`PlannedInstance::channel`] points to; none where the order does not ask for them.
+    #[serde(default)]
+    pub channels: Vec<Channel>,
     /// The instances, in the order in which they go.
     pub members: Vec<PlannedInstance>,
     /// The waves, in order: each takes the members up to its end.
@@ -65,6 +73,9 @@ pub struct PlannedInstance {
     pub to: u32,
     /// When it may begin, in the plan's table.
     pub schedule: u32,
+    /// Its channel, in the plan's table, where the order asks for it.
+    #[serde(default)]
+    pub channel: u32,
     /// What its update is taken to last, in seconds.
     pub estimate_secs: u32,
     /// Health timeout in milliseconds.

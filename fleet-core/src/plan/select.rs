@@ -10,21 +10,53 @@ use super::candidate::{Asked, Candidate, InstanceState, PlanInput};
 use super::held::Held;
 use super::mode::effective_mode;
 use super::rollout_plan::ScheduleSpec;
+use super::tables::{Tables, TenantEntry};
 use super::window::{Fit, Freeze, Policy, Schedule, WeeklyCalendar};
 use crate::ids::InstanceName;
 use crate::model::labels::LabelMode;
 use crate::model::{FleetSettings, GlobalMode, UpdateConfig};
 use crate::time::Timestamp;
 
-/// When each candidate may begin, or why it is not in the plan; in the order of the candidates.
-pub(super) fn select(input: &PlanInput<'_>) -> Vec<Result<ScheduleSpec, Held>> {
-    let mut verdicts: Vec<_> = input
-        .candidates
-        .iter()
-        .map(|candidate| verdict(input, candidate))
-        .collect();
+/// What is decided about a candidate. There may be very many of them: most are two numbers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Verdict {
+    /// Its tenant, in the tables.
+    pub(super) tenant: u32,
+    /// Its schedule in the tables, or, if it is not in the plan, the place of the reason.
+    pub(super) then: Result<u32, u32>,
+}
+
+/// What is decided about all candidates.
+#[derive(Debug)]
+pub(super) struct Verdicts {
+    /// In the order of the candidates.
+    pub(super) all: Vec<Verdict>,
+    /// Why some of them are not in the plan.
+    pub(super) reasons: Vec<Held>,
+}
+
+/// When each candidate may begin, or why it is not in the plan.
+pub(super) fn select<'a>(input: &PlanInput<'a>, tables: &mut Tables<'a>) -> Verdicts {
+    let mut reasons = Vec::new();
+    let all = input.candidates.iter().map(|candidate| {
+        let tenant = tables.tenant(&candidate.tenant);
+        let then = verdict(input, candidate, tenant, tables);
+        Verdict {
+            tenant,
+            then: then.map_err(|why| place_of(&mut reasons, why)),
+        }
+    });
+    let all = all.collect();
+    let mut verdicts = Verdicts { all, reasons };
     block_groups(input.candidates, &mut verdicts);
     verdicts
+}
+
+/// Adds a reason.
+fn place_of(reasons: &mut Vec<Held>, why: Held) -> u32 {
+    let place = u32::try_from(reasons.len()).unwrap_or(u32::MAX);
+    reasons.push(why);
+    place
 }
 
 /// The hold on the whole fleet, if there is one.
@@ -70,12 +102,17 @@ pub fn waits(
     }
 }
 
-fn verdict(input: &PlanInput<'_>, candidate: &Candidate) -> Result<ScheduleSpec, Held> {
+fn verdict<'a>(
+    input: &PlanInput<'a>,
+    candidate: &'a Candidate,
+    tenant: u32,
+    tables: &mut Tables<'a>,
+) -> Result<u32, Held> {
     reason_out_of_scope(input, candidate)
         .or_else(|| reason_of_state(input, candidate))
         .or_else(|| fleet_pause(input.fleet))
         .map_or(Ok(()), Err)?;
-    let config = input.tenants.get(&candidate.tenant);
+    let TenantEntry { config, schedule } = *tables.entry(tenant);
     let policy = match (&candidate.policy, config) {
         (Some(text), None) => Some(text.parse::<Policy>().map_err(invalid)?),
         _ => None,
@@ -84,7 +121,19 @@ fn verdict(input: &PlanInput<'_>, candidate: &Candidate) -> Result<ScheduleSpec,
     reason_of_mode(input, candidate, mode)
         .or_else(|| reason_too_young(input, candidate))
         .map_or(Ok(()), Err)?;
-    schedule_of(input, candidate, config)
+    // What is said of a tenant holds for all its instances that say nothing of their own.
+    let is_the_tenants = candidate.window.is_none() && policy.is_none();
+    match schedule {
+        Some(known) if is_the_tenants => Ok(known),
+        _ => {
+            let spec = schedule_of(input, candidate, config)?;
+            let number = tables.schedule(spec);
+            if is_the_tenants {
+                tables.remember_schedule(tenant, number);
+            }
+            Ok(number)
+        }
+    }
 }
 
 fn invalid(error: impl std::fmt::Display) -> Held {
@@ -219,10 +268,12 @@ fn schedule_of(
 }
 
 /// What must move together waits for each other: one that is held holds all.
-fn block_groups(candidates: &[Candidate], verdicts: &mut [Result<ScheduleSpec, Held>]) {
+fn block_groups(candidates: &[Candidate], verdicts: &mut Verdicts) {
+    let Verdicts { all, reasons } = verdicts;
     let mut blocked: HashMap<&InstanceName, usize> = HashMap::new();
-    for (place, (candidate, verdict)) in candidates.iter().zip(verdicts.iter()).enumerate() {
-        let harmless = matches!(verdict, Ok(_) | Err(Held::NotBehind | Held::NotInScope));
+    for (place, (candidate, verdict)) in candidates.iter().zip(all.iter()).enumerate() {
+        let Err(why) = verdict.then else { continue };
+        let harmless = matches!(reasons[why as usize], Held::NotBehind | Held::NotInScope);
         if let (Some(group), false) = (&candidate.group, harmless) {
             blocked.entry(group).or_insert(place);
         }
@@ -230,15 +281,14 @@ fn block_groups(candidates: &[Candidate], verdicts: &mut [Result<ScheduleSpec, H
     if blocked.is_empty() {
         return;
     }
-    for (candidate, verdict) in candidates.iter().zip(verdicts) {
+    for (candidate, verdict) in candidates.iter().zip(all) {
         let by = candidate
             .group
             .as_ref()
             .and_then(|group| blocked.get(group));
-        if let (Some(&by), true) = (by, verdict.is_ok()) {
-            *verdict = Err(Held::GroupBlocked {
-                by: candidates[by].instance.clone(),
-            });
+        if let (Some(&by), Ok(_)) = (by, verdict.then) {
+            let by = candidates[by].instance.clone();
+            verdict.then = Err(place_of(reasons, Held::GroupBlocked { by }));
         }
     }
 }

@@ -46,7 +46,7 @@ pub use journal::{
     Deployed, Journal, JournalError, JournalWrite, NewUpdate, Quarantined, StoredUpdate,
 };
 pub use notifier::{Message, Notifier};
-pub use progress::{NoProgress, Progress, ProgressSink};
+pub use progress::{NoProgress, Progress, ProgressOf, ProgressSink};
 pub use releases::ReleaseSource;
 pub use rollouts::{RolloutStore, RolloutStoreError, StoredRollout};
 pub use runtime::{

@@ -1,6 +1,10 @@
 //! The engine goes away and comes back.
 
-use fleet_core::testing::Move;
+use fleet_core::engine::TURN;
+use fleet_core::engine::rollout::StartRequest;
+use fleet_core::ids::InstanceName;
+use fleet_core::plan::Asked;
+use fleet_core::testing::{ForeignMove, Move};
 
 use super::*;
 
@@ -33,6 +37,52 @@ fn while_the_engine_is_away_nothing_is_asked_and_little_is_done() {
     assert_eq!(world.count("engine.lost"), 1);
     assert_eq!(world.count("update.rolled_back"), 0);
     assert_eq!(world.names(), ["canary"]);
+}
+
+#[test]
+fn what_happens_on_the_engine_is_seen_before_the_next_turn_is_due() {
+    let world = World::new().with_channels(&["stable"]);
+    world.beside(async {
+        // In the middle between two turns, and long before the channels are looked for again.
+        world.pass(minutes(10) + TURN / 2).await;
+        world.host.load(image("late:1"));
+        world.host.run(follower("late", "late"));
+        world.pass(TURN / 3).await;
+        assert_eq!(world.asked("late").len(), 1);
+    });
+}
+
+#[test]
+fn a_rollout_that_waits_for_room_in_a_tenant_goes_on_when_the_engine_starts_a_container() {
+    let world = World::new();
+    world.host.load(image("app:1"));
+    for name in ["one", "two"] {
+        let run = follower(name, "stable").image("app:1");
+        world.host.run(run.label("fleet.tenant", "acme"));
+    }
+    let release = world
+        .host
+        .publish(image("app:2").runs(Workload::healthy("2")));
+    let process = world.process();
+    world.with(&process, async {
+        world.pass(minutes(10)).await;
+        // Half of two is one, and that one is down by somebody's hand.
+        world
+            .host
+            .happen(Move::Foreign(ForeignMove::Stop("one".to_owned())));
+        let mut request = StartRequest::new("ann", release.image);
+        request.asked = Asked::ForInstances {
+            names: vec![InstanceName::new("two").unwrap()],
+        };
+        process.orchestrator.start(request).await.unwrap();
+        world.pass(minutes(3) + TURN / 2).await;
+        assert_eq!(world.count("update.started"), 0, "{:?}", world.events());
+        world
+            .host
+            .happen(Move::Foreign(ForeignMove::Start("one".to_owned())));
+        world.pass(TURN / 3).await;
+        assert_eq!(world.count("update.started"), 1);
+    });
 }
 
 #[test]

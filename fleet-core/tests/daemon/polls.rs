@@ -3,9 +3,11 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_trait::async_trait;
+use fleet_core::engine::rollout::Command;
 use fleet_core::image::{Digest, ImageRef};
-use fleet_core::model::{Platform, Release};
-use fleet_core::ports::PortError;
+use fleet_core::model::{FleetSettings, Platform, Release};
+use fleet_core::plan::rollout::Phase;
+use fleet_core::ports::{PortError, SettingsStore as _};
 use fleet_core::testing::{Fault, FaultPlan, Move};
 
 use super::*;
@@ -56,6 +58,49 @@ fn what_is_found_waits_for_quiet_and_is_rolled_out_without_another_question() {
     // The question of the update itself names the digest.
     let asked = world.asked("stable");
     assert_eq!(asked.len(), 2, "{asked:?}");
+}
+
+#[test]
+fn what_is_found_waits_for_a_person_where_the_settings_say_so() {
+    let world = World::new().with_channels(&["canary"]);
+    let process = world.process();
+    world.with(&process, async {
+        let mut settings = FleetSettings::default();
+        let key = "default.needs_approval".to_owned();
+        settings.values.insert(key, "true".to_owned());
+        let now = world.host.clock().now();
+        world
+            .store
+            .set_settings(&settings, "ann", now)
+            .await
+            .unwrap();
+        world.publish("canary:1", "2");
+        world
+            .until("a rollout", || world.count("rollout.planned") == 1)
+            .await;
+        world.pass(minutes(30)).await;
+        assert_eq!(world.count("update.started"), 0);
+        let rollout = process.orchestrator.list(1).await.unwrap().remove(0);
+        assert_eq!(rollout.state.phase, Phase::AwaitingApproval);
+        // A newer release takes its place and must be approved itself.
+        world.publish("canary:1", "3");
+        world
+            .until("a newer one", || world.count("rollout.planned") == 2)
+            .await;
+        let newer = process.orchestrator.list(1).await.unwrap().remove(0);
+        let id = newer.plan.id();
+        let approve = Command::Approve;
+        process
+            .orchestrator
+            .command(&id, &approve, "ann")
+            .await
+            .unwrap();
+        world
+            .until("an update", || world.count("update.committed") == 1)
+            .await;
+        let old = process.orchestrator.load(&rollout.plan.id()).await.unwrap();
+        assert_eq!(old.state.phase, Phase::Superseded { by: id });
+    });
 }
 
 /// A registry that takes an hour for its first answer.

@@ -268,6 +268,9 @@ pub(super) async fn blocking<T: Send + 'static>(
 #[async_trait]
 impl SnapshotStore for HelperSnapshotStore {
     async fn estimate(&self, volumes: &[VolumeSource]) -> Result<SnapshotEstimate, PortError> {
+        if volumes.is_empty() {
+            return self.local.estimate(volumes).await;
+        }
         let mut session = self.session(volumes, Access::Read).await?;
         let (bench, theirs) = (self.local.bench(), self.theirs(volumes));
         blocking("estimate a snapshot", move || {

@@ -9,7 +9,6 @@ use fleet_docker::compose::NextUp;
 use fleet_docker::recreate::{By, Difference};
 use serde_json::{Value, json};
 
-use crate::assemble::Context;
 use crate::exit::{Exit, Failure, OrExit as _, Outcome};
 use crate::output::redact::redacted;
 use crate::output::style::{BAD, DIM, HEAD, WARN, paint};
@@ -48,7 +47,7 @@ impl SpecView {
     /// # Errors
     /// The container cannot be frozen, or the image that was named is not in the engine.
     pub(super) async fn of(
-        context: &Context,
+        engine: &DockerEngine,
         found: &Explanation,
         asked: &Asked<'_>,
     ) -> Outcome<Self> {
@@ -58,8 +57,7 @@ impl SpecView {
                 "the container's settings cannot be kept now; without --spec the reason is shown",
             )
         })?;
-        let engine = context.engine().await?;
-        let mut target = target(&engine, found, asked).await?;
+        let mut target = target(engine, found, asked).await?;
         let mut differences = engine
             .preview(frozen, &target.found_by, &target.named)
             .await

@@ -10,9 +10,15 @@ use super::error::RolloutError;
 use super::facts;
 use super::updater::Updater;
 use crate::ids::{InstanceId, RolloutId, UpdateId};
-use crate::plan::rollout::{Hold, HoldKind, IllegalTransition, RolloutEvent, next};
+use crate::plan::RolloutPlan;
+use crate::plan::rollout::{
+    Hold, HoldKind, IllegalTransition, RolloutEvent, RolloutGlance, RolloutState, next,
+};
 use crate::plan::strategy::StrategyRegistry;
-use crate::ports::{Clock, Entropy, RolloutStore, RolloutStoreError, StoredRollout};
+use crate::ports::{
+    Clock, Entropy, NoProgress, Progress, ProgressSink, RolloutStore, RolloutStoreError,
+    StoredRollout,
+};
 
 /// How often a change is decided anew after somebody else changed the rollout in between.
 const TRIES_MAX: u32 = 16;
@@ -50,13 +56,15 @@ pub enum Command {
     },
 }
 
-/// Drives and steers rollouts. One per store is enough; a second one does no harm.
+/// Drives and steers rollouts. One per store drives them: another one cannot tell an update that is about to begin from
+/// one that never will. Any number may steer.
 pub struct Orchestrator {
     // ports
     pub(super) store: Arc<dyn RolloutStore>,
     pub(super) updater: Arc<dyn Updater>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) entropy: Arc<dyn Entropy>,
+    progress: Arc<dyn ProgressSink>,
     // settings
     pub(super) strategies: StrategyRegistry,
     // state
@@ -110,10 +118,23 @@ impl Orchestrator {
             updater,
             clock,
             entropy,
+            progress: Arc::new(NoProgress),
             strategies,
             wakes: watch::Sender::new(Wakes::default()),
             in_flight: InFlight::default(),
         }
+    }
+
+    /// The same, and says there how far each rollout is whenever one of them changed.
+    #[must_use]
+    pub fn reporting_to(self, progress: Arc<dyn ProgressSink>) -> Self {
+        Self { progress, ..self }
+    }
+
+    /// Says how far a rollout is.
+    pub(super) fn report(&self, plan: &RolloutPlan, state: &RolloutState) {
+        let glance = RolloutGlance::new(plan, state);
+        self.progress.report(Progress::Rollout(Box::new(glance)));
     }
 
     /// Steers a rollout. Giving the same command twice changes nothing the second time.
@@ -245,6 +266,7 @@ impl Orchestrator {
                 .store
                 .compare_and_swap(&id, stored.generation, &stored.state, events)
                 .await?;
+            self.report(&stored.plan, &stored.state);
         }
         Ok(stored)
     }

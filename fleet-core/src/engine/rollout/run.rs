@@ -20,6 +20,8 @@ use crate::time::Timestamp;
 
 /// Longest time between two looks while updates are in flight.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// Longest time between two looks of somebody who only watches: another process may be at work.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// Longest wait for another try that somebody who waits for a rollout sits through.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -158,6 +160,8 @@ impl Orchestrator {
     /// As [`Orchestrator::run_due`], and if there is no such rollout.
     pub async fn wait(&self, id: &RolloutId) -> Result<Waited, RolloutError> {
         let mut woken = self.woken();
+        let StoredRollout { plan, state, .. } = self.load(id).await?;
+        self.report(&plan, &state);
         loop {
             self.run_due().await?;
             let rollout = self.load(id).await?;
@@ -168,6 +172,26 @@ impl Orchestrator {
                 }
                 outlook => return Ok(Waited { rollout, outlook }),
             }
+        }
+    }
+
+    /// Waits until a rollout is over, whoever drives it, and does nothing for it. Says how far it is to begin with.
+    ///
+    /// # Errors
+    /// There is no such rollout, or the store failed.
+    pub async fn watch(&self, id: &RolloutId) -> Result<StoredRollout, RolloutError> {
+        let mut woken = self.woken();
+        let mut seen = None;
+        loop {
+            let rollout = self.load(id).await?;
+            // Another process may drive it: then nobody here says how far it is.
+            if seen.replace(rollout.generation) != Some(rollout.generation) {
+                self.report(&rollout.plan, &rollout.state);
+            }
+            if rollout.state.phase.is_terminal() {
+                return Ok(rollout);
+            }
+            self.idle(&mut woken, WATCH_EVERY).await;
         }
     }
 

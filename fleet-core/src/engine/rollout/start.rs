@@ -330,7 +330,9 @@ impl Orchestrator {
         };
         self.store
             .create(&plan, &state, vec![facts::planned(&plan)])
-            .await
+            .await?;
+        self.report(&plan, &state);
+        Ok(())
     }
 }
 

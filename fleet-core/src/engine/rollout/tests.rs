@@ -1,6 +1,7 @@
 //! Whole rollouts over a pretended fleet: budgets, deaths at any point, failing stores, commands in between.
 
 mod channels;
+mod races;
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -134,6 +135,8 @@ proptest! {
         count in 1u64..9,
         abort_on in 1u32..6,
         concurrent in 1u32..9,
+        deaths in prop::collection::vec(0usize..12, 0..3),
+        exclude in any::<bool>(),
     ) {
         paused(async {
             let world = World::of(bad.len());
@@ -142,6 +145,17 @@ proptest! {
             let mut request = request("2", rolling(count, 60, abort_on));
             request.limits.max_concurrent = concurrent;
             let id = world.start(request).await;
+            if exclude {
+                let command = Command::Exclude { instance: instance("i0") };
+                world.process().command(&id, &command, "ann").await.unwrap();
+            }
+            // It is killed, and what it left is recovered; each time it counts from what is in the store.
+            for polls_left in deaths {
+                let process = world.process();
+                let cut = Cut { inner: Box::pin(process.run_due()), polls_left };
+                let _ = cut.await;
+                world.fleet.recover();
+            }
             let process = world.process();
             loop {
                 let waited = process.wait(&id).await.unwrap();
@@ -153,7 +167,9 @@ proptest! {
             }
             let failures = u32::try_from(world.failed().len()).unwrap();
             assert!(failures <= abort_on, "{failures} failed, at most {abort_on} may");
-            let all_bad = u32::try_from(bad.iter().filter(|bad| **bad).count()).unwrap();
+            // Who is taken out is not replaced by another, and frees no room for a failure.
+            let tried = &bad[usize::from(exclude)..];
+            let all_bad = u32::try_from(tried.iter().filter(|bad| **bad).count()).unwrap();
             let aborted = matches!(world.phase(&id).await, Phase::Aborted { .. });
             assert_eq!(aborted, all_bad >= abort_on);
             assert_eq!(world.count(&EventKind::RolloutAborted), usize::from(aborted));
@@ -304,6 +320,32 @@ fn commands_and_passes_at_the_same_time_lose_nothing() {
             world.count(&EventKind::RolloutResumed)
         );
     });
+}
+
+#[test]
+fn a_fleet_that_is_down_whole_may_be_repaired_and_a_bad_release_is_not_blamed_for_it() {
+    for (nature, expect) in [
+        (Nature::Good, (Phase::Completed, 4)),
+        (Nature::Bad, (Phase::CompletedWithFailures, 0)),
+    ] {
+        paused(async {
+            let world = World::of(4);
+            for number in 0..4 {
+                let name = instance(&format!("i{number}"));
+                world.fleet.change(&name, |it| it.healthy = false);
+            }
+            world.fleet.release(image("2").digest, nature.clone());
+            let strategy = StrategySpec::Immediate(Immediate::default());
+            let id = world.start(request("2", strategy)).await;
+            world.process().wait(&id).await.unwrap();
+            let StoredRollout { state, .. } = world.process().load(&id).await.unwrap();
+            let tally = state.tally();
+            assert_eq!(
+                (state.phase, tally.committed, tally.failures),
+                (expect.0, expect.1, 0)
+            );
+        });
+    }
 }
 
 #[test]

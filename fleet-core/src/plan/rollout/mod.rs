@@ -14,6 +14,7 @@
 mod admit;
 mod countdown;
 mod event;
+mod glance;
 mod hold;
 mod member;
 mod next;
@@ -24,6 +25,7 @@ mod supersede;
 pub use admit::{Admission, Load, Surroundings, admit};
 pub use countdown::Countdown;
 pub use event::{Fact, Follow, IllegalTransition, RolloutEvent, UpdateEnd};
+pub use glance::RolloutGlance;
 pub use hold::{Hold, HoldKind};
 pub use next::{Transition, next};
 pub use state::{Ending, MemberState, Phase, RolloutState, Tally, WavePhase, WaveState};

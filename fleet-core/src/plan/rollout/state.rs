@@ -1,5 +1,7 @@
 //! What is known of a rollout at one moment: what the store keeps.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use super::countdown::Countdown;
@@ -273,7 +275,7 @@ impl MemberState {
 }
 
 /// Members counted by what they are doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Tally {
     /// All.
     pub total: u32,
@@ -323,12 +325,12 @@ impl Tally {
 }
 
 /// One wave as people see it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WaveState {
     /// Number, from 1.
     pub number: u32,
     /// `pending`, `soaking`, `open`, `settling`, `passed`, `skipped`, `failed` or `cancelled`.
-    pub state: &'static str,
+    pub state: Cow<'static, str>,
     /// Its members.
     #[serde(flatten)]
     pub tally: Tally,
@@ -408,7 +410,7 @@ impl RolloutState {
                 let tally = self.wave_tally(plan, wave);
                 WaveState {
                     number: wave + 1,
-                    state: self.wave_label(wave, &tally),
+                    state: self.wave_label(wave, &tally).into(),
                     tally,
                 }
             })

@@ -9,6 +9,7 @@ use crate::plan::rollout::RolloutState;
 use crate::plan::strategy::{FailureBudget, StrategySpec, WaveGate};
 use crate::plan::{
     Asked, Limits, PlannedInstance, PlannedWave, Request, RolloutKind, RolloutPlan, ScheduleSpec,
+    Stickiness,
 };
 use crate::ports::{Availability, Deployed, JournalWrite, NewUpdate, Quarantined};
 use crate::record::{EventKind, NewEvent};
@@ -204,6 +205,7 @@ pub fn rollout(n: u8, total: u32) -> (RolloutPlan, RolloutState) {
         from: place.is_multiple_of(2).then_some(0),
         to: 1,
         schedule: 0,
+        channel: 0,
         estimate_secs: 60,
         health_timeout_ms: 120_000,
         cohort: 0,
@@ -233,11 +235,13 @@ pub fn rollout(n: u8, total: u32) -> (RolloutPlan, RolloutState) {
         },
         planned_at: at(n),
         budget: FailureBudget::new(None, total),
+        stickiness: Stickiness::default(),
         tenants: vec![tenant("acme")],
         digests: vec![digest(0), digest(n)],
         schedules: vec![ScheduleSpec::Windows {
             windows: vec!["Sun 02:00-05:00".to_owned()],
         }],
+        channels: Vec::new(),
         members: (0..total).map(member).collect(),
         waves: vec![
             PlannedWave {
