@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::docker::{docker, docker_json, try_docker};
+use crate::docker::{docker, docker_json, docker_with_input, try_docker};
 use crate::http::{HttpAnswer, get};
+use crate::image::append;
 use crate::wait::wait_for;
 
 /// A container to be run.
@@ -117,6 +118,20 @@ impl Container {
     #[must_use]
     pub fn inspect_by_name(&self) -> Value {
         docker_json(&["container", "inspect", &self.name])
+    }
+
+    /// Puts a file into its writable layer with the folders above it, as a client with the engine's archive call does.
+    ///
+    /// # Panics
+    /// When the engine refuses.
+    #[track_caller]
+    pub fn put_file(&self, path: &str, content: &[u8]) {
+        let mut archive = tar::Builder::new(Vec::new());
+        append(&mut archive, path.trim_start_matches('/'), 0o444, content);
+        let archive = archive
+            .into_inner()
+            .expect("writing into memory cannot fail");
+        docker_with_input(&["cp", "-", &format!("{}:/", self.id)], &archive);
     }
 
     /// Where its program listens: the address of whatever has its name now, on its first network.
