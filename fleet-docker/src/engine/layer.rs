@@ -31,6 +31,8 @@ const NOISE: &[&str] = &[
     "/etc/resolv.conf",
     "/etc/mtab",
     "/.dockerenv",
+    // What `--init` is mounted on.
+    "/sbin/docker-init",
 ];
 /// Where secrets are put: never scratch. A secret that is a mount is not in the layer.
 const SECRETS: &[&str] = &["/run/secrets", "/var/run/secrets"];
@@ -224,6 +226,12 @@ mod tests {
             &[],
             &["/etc/app.conf"],
         );
+    }
+
+    #[test]
+    fn what_the_engine_mounts_its_init_on_is_not_data() {
+        check(&["/sbin", "/sbin/docker-init"], &[], &[]);
+        check(&["/sbin", "/sbin/other"], &[], &["/sbin/other"]);
     }
 
     #[test]
