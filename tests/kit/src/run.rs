@@ -1,6 +1,8 @@
 //! Containers of a test.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -9,6 +11,9 @@ use crate::docker::{docker, docker_json, docker_with_input, try_docker};
 use crate::http::{HttpAnswer, get};
 use crate::image::append;
 use crate::wait::wait_for;
+
+/// The machine's own engine.
+const SOCKET: &str = "/var/run/docker.sock";
 
 /// A container to be run.
 #[derive(Debug, Clone)]
@@ -82,6 +87,36 @@ impl Run {
         let id = id.lines().next_back().unwrap_or_default().to_owned();
         Container {
             id,
+            name: self.name.clone(),
+        }
+    }
+
+    /// Creates it with the engine's own call, for what the client program does not say to an older engine: its name, its
+    /// labels, and the rest of `body`.
+    ///
+    /// # Panics
+    /// When the engine refuses, or `curl` is missing.
+    #[track_caller]
+    #[must_use]
+    pub fn create_by_api(&self, image: &str, mut body: Value) -> Container {
+        let labels = self.options.windows(2).filter(|pair| pair[0] == "--label");
+        let labels = labels.filter_map(|pair| pair[1].split_once('='));
+        body["Labels"] = labels.collect::<BTreeMap<_, _>>().into_iter().collect();
+        body["Image"] = Value::from(image);
+        let output = Command::new("curl")
+            .args(["--silent", "--unix-socket", SOCKET, "--request", "POST"])
+            .args(["--header", "Content-Type: application/json"])
+            .args(["--data", &body.to_string()])
+            .arg(format!(
+                "http://localhost/v1.41/containers/create?name={}",
+                self.name
+            ))
+            .output()
+            .expect("curl runs");
+        let answer: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let id = answer["Id"].as_str();
+        Container {
+            id: id.unwrap_or_else(|| panic!("{answer}")).to_owned(),
             name: self.name.clone(),
         }
     }
