@@ -17,11 +17,11 @@ use fleet_docker::helper::{DockerHelpers, HelperProbe, HelperSnapshotStore};
 use fleet_docker::registry::{
     CosignVerifier, HostOptions, Login, RegistryClient, RegistryOptions, Secret,
 };
-use fleet_docker::volume::{LocalSnapshotStore, SnapshotOptions};
+use fleet_docker::volume::LocalSnapshotStore;
 use fleet_docker::{ConnectOptions, DockerEngine, SystemClock, SystemEntropy};
 use fleet_sqlite::{OpenError, OpenOptions, SqliteStore};
 
-use crate::cli::Global;
+use crate::cli::{Global, HelperArgs};
 use crate::config::{self, FileConfig, Loaded, RegistryConfig};
 use crate::crash;
 use crate::datadir::{DataDir, DataLock};
@@ -294,7 +294,8 @@ impl Context {
         let executable = std::env::current_exe()
             .or_exit(Exit::Failed, "fleet's own executable cannot be found")?;
         let helpers = self.helpers.get_or_init(|| {
-            DockerHelpers::new(engine.clone(), executable, vec!["__helper".to_owned()])
+            let line = HelperArgs::command_line(&self.config().snapshots);
+            DockerHelpers::new(engine.clone(), executable, line)
         });
         let probe = HelperProbe::new(engine.clone(), helpers.clone());
         Ok((
@@ -339,7 +340,7 @@ impl Context {
 
     fn snapshots_in(&self, dir: &DataDir) -> Outcome<LocalSnapshotStore> {
         let folder = self.snapshots_folder(dir);
-        LocalSnapshotStore::open(&folder, SnapshotOptions::default()).or_exit(
+        LocalSnapshotStore::open(&folder, self.config().snapshots.options()).or_exit(
             Exit::Usage,
             format!("the snapshots in {} cannot be used", folder.display()),
         )

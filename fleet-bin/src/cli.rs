@@ -8,6 +8,9 @@ use fleet_core::engine::Target;
 use fleet_core::ids::{InstanceName, SnapshotId, TenantId};
 use fleet_core::model::TenantMode;
 use fleet_core::model::labels::parse_duration;
+use fleet_docker::volume::SnapshotOptions;
+
+use crate::config::{FirstPass, SnapshotConfig};
 
 /// Keeps fleets of Docker containers up to date, and puts them back exactly when it goes wrong.
 #[derive(Debug, Parser)]
@@ -166,7 +169,45 @@ pub(crate) enum Command {
     },
     /// The program inside a helper container
     #[command(name = "__helper", hide = true)]
-    Helper,
+    Helper(HelperArgs),
+}
+
+/// Arguments of a helper: what it has to know of the configuration of the fleet that starts it.
+#[derive(Debug, Args)]
+pub(crate) struct HelperArgs {
+    /// `snapshots.bytes_per_second`.
+    #[arg(long)]
+    bytes_per_second: Option<u64>,
+    /// `snapshots.pre_copy`.
+    #[arg(long, value_enum, default_value_t)]
+    pre_copy: FirstPass,
+}
+
+impl HelperArgs {
+    const BYTES_PER_SECOND: &str = "--bytes-per-second";
+    const PRE_COPY: &str = "--pre-copy";
+
+    /// The command line of a helper with these options.
+    pub(crate) fn command_line(snapshots: &SnapshotConfig) -> Vec<String> {
+        let mut line = vec!["__helper".to_owned()];
+        if let Some(rate) = snapshots.bytes_per_second {
+            line.push(format!("{}={rate}", Self::BYTES_PER_SECOND));
+        }
+        if let Some(choice) = snapshots.pre_copy.to_possible_value() {
+            line.push(format!("{}={}", Self::PRE_COPY, choice.get_name()));
+        }
+        line
+    }
+
+    /// The options of the store in the helper.
+    pub(crate) fn options(&self) -> SnapshotOptions {
+        let config = SnapshotConfig {
+            bytes_per_second: self.bytes_per_second,
+            pre_copy: self.pre_copy,
+            ..SnapshotConfig::default()
+        };
+        config.options()
+    }
 }
 
 /// Arguments of `explain`.
@@ -394,6 +435,23 @@ mod tests {
     use clap::CommandFactory as _;
 
     use super::*;
+
+    #[test]
+    fn a_helper_works_within_the_limits_of_the_fleet_that_starts_it() {
+        let limited = SnapshotConfig {
+            bytes_per_second: Some(5_000_000),
+            pre_copy: FirstPass::Always,
+            ..SnapshotConfig::default()
+        };
+        for config in [SnapshotConfig::default(), limited] {
+            let line = HelperArgs::command_line(&config);
+            let cli = Cli::parse_from(std::iter::once("fleet".to_owned()).chain(line));
+            let Command::Helper(args) = cli.command else {
+                panic!("{cli:?}");
+            };
+            assert_eq!(args.options(), config.options());
+        }
+    }
 
     #[test]
     fn the_definition_is_sound() {

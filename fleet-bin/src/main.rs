@@ -31,9 +31,9 @@ fn main() -> ExitCode {
     if let Command::App { args } = &cli.command {
         return demo::app::run(args, demo::wait_for_term);
     }
-    if let Command::Helper = &cli.command {
-        return match fleet_docker::helper::serve(std::io::stdin().lock(), std::io::stdout().lock())
-        {
+    if let Command::Helper(args) = &cli.command {
+        let (input, output) = (std::io::stdin().lock(), std::io::stdout().lock());
+        return match fleet_docker::helper::serve(args.options(), input, output) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 tell(&format!("{} {error}", paint(BAD, "error:")));

@@ -132,6 +132,25 @@ fn every_refusal_is_said_with_its_remedy_by_explain_and_by_plan() {
     layer.wait_up();
     layer.put("row");
     say(&layer, "writable_layer", "/rows");
+    let secret = run("secret")
+        .label("com.docker.compose.project", "shop")
+        .label("com.docker.compose.service", "web")
+        .label("com.docker.compose.version", "2.29.1")
+        .create(&old);
+    secret.put_file("/run/secrets/key", b"of compose");
+    docker(&["start", &secret.id]);
+    say(&secret, "compose_inline", "/run/secrets/key");
+    let (code, report) = fleet.update(&secret.name, &new, &[]);
+    assert_eq!(
+        (code, &report["code"]),
+        (1, &json!("compose_inline")),
+        "{report}"
+    );
+    let now = secret.inspect_by_name();
+    assert_eq!(
+        (&now["Id"], &now["State"]["Running"]),
+        (&json!(secret.id), &json!(true))
+    );
     let shared = lab.volume("shared");
     let sharing = run("sharing").volume(&shared, "/data").start(&old);
     let stranger = lab.run("stranger").volume(&shared, "/data").start(&old);

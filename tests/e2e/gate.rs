@@ -134,6 +134,11 @@ fn an_old_version_that_ignores_sigterm_is_killed_after_its_grace() {
         (0, &json!("committed")),
         "{report}"
     );
+    let notes = report["notes"].to_string();
+    assert!(
+        notes.contains("137") && notes.contains("fleet.stop.timeout"),
+        "{report}"
+    );
     let (_, snapshots) = fleet.json(&["snapshot", "list", &container.name]);
     assert_eq!(
         snapshots["snapshots"][0]["consistency"], "unclean",

@@ -1,7 +1,7 @@
 //! Containers that move together, on a real engine.
 
 use fleet_core::update::Outcome;
-use fleet_testkit::{Image, Lab};
+use fleet_testkit::{Image, Lab, docker};
 
 use crate::embedded::Embedded;
 
@@ -88,6 +88,36 @@ async fn when_the_child_fails_it_goes_back_alone() {
     update(&pair, &pair.child.name, &new, Outcome::RolledBack).await;
     assert_eq!(pair.parent.inspect_by_name()["Id"], pair.parent.id.as_str());
     assert_eq!(pair.child.inspect_by_name()["Id"], pair.child.id.as_str());
+}
+
+/// A link of the default bridge holds the container that it was made to: with another in its place nobody could start
+/// the one that has the link.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_links_to_another_moves_with_it_and_can_be_started_again() {
+    let lab = Lab::new("link");
+    let image = |version: &str, mode: &str| lab.import(version, &Image::new(version, mode));
+    let old = image("1", "");
+    let db = lab.run("db").managed().start(&old);
+    let link = format!("{}:database", db.name);
+    let web = lab
+        .run("web")
+        .managed()
+        .options(&["--link", &link])
+        .start(&old);
+    let expect = serde_json::json!([format!("/{}:/{}/database", db.name, web.name)]);
+    let fleet = Embedded::new().await;
+    for (version, mode, expected) in [
+        ("2", "", Outcome::Committed),
+        ("bad", "exit", Outcome::RolledBack),
+    ] {
+        let report = fleet.update(&db.name, &image(version, mode)).await;
+        let report = report.expect("the engine answers");
+        assert_eq!(report.outcome, Some(expected), "{:?}", report.reason);
+        let links = web.inspect_by_name()["HostConfig"]["Links"].clone();
+        assert_eq!(links, expect, "after {version}");
+        docker(&["restart", "--time", "0", &web.name]);
+        web.wait_up();
+    }
 }
 
 /// A parent, a child in its network, and a grandchild that mounts what the child mounts.

@@ -54,7 +54,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Outcome {
             Ok(Exit::Done)
         }
         Command::Demo { app } => demo::run(context, app.as_deref()).await,
-        Command::App { .. } | Command::Helper => {
+        Command::App { .. } | Command::Helper(_) => {
             unreachable!("handled before the configuration is read")
         }
     }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use clap::ValueEnum;
+use fleet_docker::volume::{PreCopy, SnapshotOptions};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -90,12 +92,53 @@ pub(crate) struct SnapshotConfig {
     pub(crate) keep: u32,
     /// Where snapshots are. Default: the folder "snapshots" in the data directory.
     pub(crate) dir: Option<PathBuf>,
+    /// Most bytes of volumes that are read or written per second, so that neighbours keep their share of the disk. It
+    /// makes the time without service longer. Default: no limit.
+    #[schemars(range(min = 1))]
+    pub(crate) bytes_per_second: Option<u64>,
+    /// Whether volumes are copied a first time while the old container still serves.
+    pub(crate) pre_copy: FirstPass,
+}
+
+impl SnapshotConfig {
+    /// The options of a store.
+    pub(crate) fn options(&self) -> SnapshotOptions {
+        SnapshotOptions {
+            bytes_per_second: self.bytes_per_second,
+            pre_copy: match self.pre_copy {
+                FirstPass::Auto => PreCopy::Auto,
+                FirstPass::Always => PreCopy::Always,
+                FirstPass::Never => PreCopy::Never,
+            },
+            ..SnapshotOptions::default()
+        }
+    }
 }
 
 impl Default for SnapshotConfig {
     fn default() -> Self {
-        Self { keep: 3, dir: None }
+        Self {
+            keep: 3,
+            dir: None,
+            bytes_per_second: None,
+            pre_copy: FirstPass::Auto,
+        }
     }
+}
+
+/// Whether volumes are copied a first time before the stop.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum FirstPass {
+    /// Where the volume is large enough that it pays.
+    #[default]
+    Auto,
+    /// Wherever the file system allows it.
+    Always,
+    /// Never.
+    Never,
 }
 
 /// When the daemon asks the registries, and what it makes of a new release.

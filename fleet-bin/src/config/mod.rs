@@ -16,7 +16,7 @@ use fleet_core::model::Channel;
 use fleet_core::model::labels::parse_duration;
 use fleet_core::plan::rollout::SupersedePolicy;
 
-pub(crate) use file::{FileConfig, LogFormat, RegistryConfig};
+pub(crate) use file::{FileConfig, FirstPass, LogFormat, RegistryConfig, SnapshotConfig};
 
 use crate::exit::{Exit, Failure, OrExit as _, Outcome};
 
@@ -230,6 +230,12 @@ fn validate(config: &FileConfig) -> Outcome<()> {
             "snapshots.keep: expected at least 1, found 0",
         ));
     }
+    if config.snapshots.bytes_per_second == Some(0) {
+        return Err(Failure::new(
+            Exit::Usage,
+            "snapshots.bytes_per_second: expected at least 1, found 0; leave it out for no limit",
+        ));
+    }
     if let Some(prefix) = &config.label_prefix
         && (prefix.is_empty() || !prefix.ends_with('.'))
     {
@@ -269,9 +275,12 @@ mod tests {
             ("HOME", "/root"),
         ]))
         .unwrap();
-        let text = "[snapshots]\nkeep = 2\n[registries.\"ghcr.io\"]\nusername = \"me\"\n";
+        let text = "[snapshots]\nkeep = 2\nbytes_per_second = 1000\npre_copy = \"never\"\n[registries.\"ghcr.io\"]\nusername = \"me\"\n";
         let config = layer(text, &environment).unwrap();
         assert_eq!(config.snapshots.keep, 7);
+        let options = config.snapshots.options();
+        assert_eq!(options.bytes_per_second, Some(1000));
+        assert_eq!(options.pre_copy, fleet_docker::volume::PreCopy::Never);
         let registry = &config.registries["ghcr.io"];
         assert_eq!(registry.username.as_deref(), Some("me"));
         assert_eq!(
@@ -313,6 +322,7 @@ mod tests {
         for text in [
             "label_prefix = \"fleet\"",
             "[snapshots]\nkeep = 0",
+            "[snapshots]\nbytes_per_second = 0",
             "[registries.x]\npassword = \"a\"\npassword_file = \"b\"",
             "[poll]\nothers = \"now and then\"",
             "[poll]\nquiet_period = \"5\"",

@@ -1,9 +1,11 @@
 //! `fleet snapshot`: by hand.
 
+use std::collections::BTreeMap;
+
 use super::{Fleet, FleetError};
 use crate::ids::{InstanceId, SnapshotId};
 use crate::model::{Consistency, Container, MountKind, SnapshotInfo, VolumeSource};
-use crate::ports::{ProgressSink, SnapshotRequest};
+use crate::ports::{PortErrorKind, ProgressSink, SnapshotRequest};
 use crate::record::{EventKind, NewEvent};
 
 impl Fleet {
@@ -107,8 +109,8 @@ impl Fleet {
             .await
     }
 
-    /// Removes snapshots older than an age; never the newest one of an instance, and never one that an open update may
-    /// need. Returns what was removed.
+    /// Removes snapshots older than an age; never the newest one of an instance, never the newest one that is whole, and
+    /// never one that an open update may need. Returns what was removed.
     ///
     /// # Errors
     /// The store cannot be read or written.
@@ -121,13 +123,17 @@ impl Fleet {
         let now = self.ports.update.clock.now();
         let all = store.list(None).await?;
         let mut removed = Vec::new();
+        let mut kept = BTreeMap::new();
         for info in &all {
-            let newest = all.iter().rfind(|other| other.instance == info.instance);
-            let is_newest = newest.is_some_and(|newest| newest.id == info.id);
-            if is_newest
-                || now.since(info.created_at) < older_than
-                || self.is_needed(&info.id).await?
-            {
+            if now.since(info.created_at) < older_than || self.is_needed(&info.id).await? {
+                continue;
+            }
+            if !kept.contains_key(&info.instance) {
+                let good = self.last_good(&all, &info.instance).await?;
+                let newest = all.iter().rfind(|other| other.instance == info.instance);
+                kept.insert(&info.instance, [good, newest.map(|newest| newest.id)]);
+            }
+            if kept[&info.instance].contains(&Some(info.id)) {
                 continue;
             }
             store.delete(&info.id).await?;
@@ -136,6 +142,24 @@ impl Fleet {
             removed.push(info.clone());
         }
         Ok(removed)
+    }
+
+    /// The newest snapshot of an instance that is whole; each is read until one is.
+    async fn last_good(
+        &self,
+        all: &[SnapshotInfo],
+        instance: &InstanceId,
+    ) -> Result<Option<SnapshotId>, FleetError> {
+        for info in all.iter().rev().filter(|info| info.instance == *instance) {
+            match self.ports.update.snapshots.verify(&info.id).await {
+                Ok(_) => return Ok(Some(info.id)),
+                Err(error) if error.kind() == PortErrorKind::Corrupt => {
+                    tracing::warn!(snapshot = %info.id, %error, "a snapshot is damaged");
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(None)
     }
 
     pub(super) fn busy(instance: impl std::fmt::Display) -> FleetError {

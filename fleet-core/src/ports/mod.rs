@@ -52,7 +52,7 @@ pub use rollouts::{RolloutStore, RolloutStoreError, StoredRollout};
 pub use runtime::{
     CandidateRequest, ContainerRuntime, CreateRequest, Created, EngineEvent, EngineEventKind,
     EngineInfo, ExecOutcome, GuardRequest, Names, Repoint, RestoreRequest, StartOutcome,
-    StopOutcome,
+    StopOutcome, WritableLayer,
 };
 pub use snapshots::{SnapshotRequest, SnapshotStore};
 pub use verifier::ImageVerifier;

@@ -51,11 +51,12 @@ pub trait ContainerRuntime: Send + Sync {
     /// carried over.
     async fn freeze(&self, id: &ContainerId) -> Result<FrozenSpec, PortError>;
 
-    /// Paths in the writable layer that hold data (`docker diff`, less mount points, noise and empty folders).
+    /// What the writable layer holds that a new container would not have (`docker diff`, less mount points, noise and
+    /// empty folders).
     ///
     /// # Errors
     /// The engine cannot be asked.
-    async fn writable_layer(&self, id: &ContainerId) -> Result<Vec<String>, PortError>;
+    async fn writable_layer(&self, id: &ContainerId) -> Result<WritableLayer, PortError>;
 
     /// A volume's place and options, none if there is no such one.
     ///
@@ -152,6 +153,15 @@ pub trait ContainerRuntime: Send + Sync {
     /// The engine cannot be asked.
     async fn events(&self)
     -> Result<BoxStream<'static, Result<EngineEvent, PortError>>, PortError>;
+}
+
+/// What a container's writable layer holds that a new container would not have. Paths in the container, each once.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WritableLayer {
+    /// Data: written by its program, or put there by somebody.
+    pub data: Vec<String>,
+    /// Files with the inline content of configs and secrets, which compose puts there before the first start.
+    pub inline: Vec<String>,
 }
 
 /// What engine this is.

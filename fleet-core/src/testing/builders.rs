@@ -11,6 +11,7 @@ use super::workload::{Files, Workload};
 use crate::ids::{ContainerId, ImageId, VolumeName};
 use crate::image::{Digest, ImageRef};
 use crate::model::{Container, Release, RestartPolicy, RunState};
+use crate::ports::WritableLayer;
 
 /// An image `repository:tag` whose program is healthy.
 #[must_use]
@@ -43,7 +44,7 @@ pub fn instance(name: &str) -> InstanceBuilder {
         policy: RestartPolicy::Always,
         running: true,
         auto_remove: false,
-        layer: Vec::new(),
+        layer: WritableLayer::default(),
         stop_timeout_secs: None,
     }
 }
@@ -116,7 +117,7 @@ pub struct InstanceBuilder {
     policy: RestartPolicy,
     running: bool,
     auto_remove: bool,
-    layer: Vec<String>,
+    layer: WritableLayer,
     stop_timeout_secs: Option<u32>,
 }
 
@@ -187,7 +188,14 @@ impl InstanceBuilder {
     /// With data in the writable layer.
     #[must_use]
     pub fn writable_layer(mut self, path: &str) -> Self {
-        self.layer.push(path.to_owned());
+        self.layer.data.push(path.to_owned());
+        self
+    }
+
+    /// With the content of an inline config or secret, which compose put into it.
+    #[must_use]
+    pub fn inline_file(mut self, path: &str) -> Self {
+        self.layer.inline.push(path.to_owned());
         self
     }
 

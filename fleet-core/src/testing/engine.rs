@@ -17,6 +17,7 @@ use crate::model::{
 use crate::ports::{
     Clock as _, ContainerRuntime, CreateRequest, Created, EngineEvent, EngineEventKind, EngineInfo,
     ExecOutcome, ImageStore, PortError, PortErrorKind, ProgressSink, StartOutcome, StopOutcome,
+    WritableLayer,
 };
 
 /// What a stop waits for beyond its grace before it gives up.
@@ -99,7 +100,7 @@ impl ContainerRuntime for FakeEngine {
         .await
     }
 
-    async fn writable_layer(&self, id: &ContainerId) -> Result<Vec<String>, PortError> {
+    async fn writable_layer(&self, id: &ContainerId) -> Result<WritableLayer, PortError> {
         self.call("read the writable layer", id.short(), |machine| {
             Ok(machine.ctr_mut(id)?.layer.clone())
         })

@@ -29,7 +29,7 @@ use crate::plan::strategy::{Batch, Failure, FailureBudget, OnFailure, Progress, 
 use crate::ports::{
     ContainerRuntime, CreateRequest, Created, EngineEvent, EngineInfo, ExecOutcome, JournalError,
     PortError, ProgressSink, SnapshotRequest, SnapshotStore, StartOutcome, StopOutcome,
-    TenantConfig, UpdateConfigRepository,
+    TenantConfig, UpdateConfigRepository, WritableLayer,
 };
 use crate::time::Timestamp;
 
@@ -44,7 +44,7 @@ mockall::mock! {
         async fn inspect(&self, id: &ContainerId) -> Result<Option<Container>, PortError>;
         async fn find(&self, name: &str) -> Result<Option<Container>, PortError>;
         async fn freeze(&self, id: &ContainerId) -> Result<FrozenSpec, PortError>;
-        async fn writable_layer(&self, id: &ContainerId) -> Result<Vec<String>, PortError>;
+        async fn writable_layer(&self, id: &ContainerId) -> Result<WritableLayer, PortError>;
         async fn volume(&self, name: &VolumeName) -> Result<Option<VolumeSource>, PortError>;
         async fn remove_volume(&self, name: &VolumeName) -> Result<(), PortError>;
         async fn create(&self, request: &CreateRequest) -> Result<Created, PortError>;

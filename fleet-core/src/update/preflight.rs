@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::ContainerId;
 use crate::model::{Container, InstanceSettings, RunState, SnapshotEstimate, labels};
+use crate::ports::WritableLayer;
 
 /// Code of the refusal for a snapshot that does not fit on the disk.
 pub const NO_SPACE: &str = "no_space";
@@ -50,8 +51,8 @@ pub struct Subject<'a> {
     pub container: &'a Container,
     /// Its settings.
     pub settings: &'a InstanceSettings,
-    /// Paths in its writable layer that hold data.
-    pub writable_layer: &'a [String],
+    /// What its writable layer holds.
+    pub writable_layer: &'a WritableLayer,
     /// What its snapshot would need; none if no volume is copied.
     pub estimate: Option<SnapshotEstimate>,
     /// The container in which fleet itself runs, if it does.
@@ -96,6 +97,7 @@ pub fn preflight(subject: &Subject<'_>) -> Vec<Refusal> {
     }
     refusals.extend(bad_state(container));
     refusals.extend(lost_parent(container));
+    refusals.extend(inline_content(subject));
     refusals.extend(layer_data(subject));
     refusals.extend(no_space(subject));
     refusals
@@ -135,30 +137,45 @@ fn lost_parent(container: &Container) -> Option<Refusal> {
     ))
 }
 
+/// Not lifted by `fleet.writable_layer=discard`: without its settings the new one would not be what the old one was.
+fn inline_content(subject: &Subject<'_>) -> Option<Refusal> {
+    let inline = &subject.writable_layer.inline;
+    (!inline.is_empty()).then(|| {
+        Refusal::for_good(
+            "compose_inline",
+            format!(
+                "compose put the content of configs or secrets into the container, a new one would be without it: {}",
+                some(inline)
+            ),
+            "give them as files (`file:` instead of `content:` or `environment:`) and run `docker compose up` once, or \
+             update this service with `docker compose up` alone",
+        )
+    })
+}
+
 fn layer_data(subject: &Subject<'_>) -> Option<Refusal> {
-    if subject.settings.discard_writable_layer || subject.writable_layer.is_empty() {
+    let data = &subject.writable_layer.data;
+    if subject.settings.discard_writable_layer || data.is_empty() {
         return None;
     }
-    let shown: Vec<&str> = subject
-        .writable_layer
-        .iter()
-        .take(5)
-        .map(String::as_str)
-        .collect();
-    let more = subject.writable_layer.len().saturating_sub(shown.len());
-    let more = if more > 0 {
-        format!(" and {more} more")
-    } else {
-        String::new()
-    };
     Some(Refusal::for_good(
         "writable_layer",
         format!(
-            "data in the container's writable layer would be lost: {}{more}",
-            shown.join(", ")
+            "data in the container's writable layer would be lost: {}",
+            some(data)
         ),
         "put these paths on a volume, or allow the loss with the label fleet.writable_layer=discard",
     ))
+}
+
+/// The first few paths, and how many more there are.
+fn some(paths: &[String]) -> String {
+    let shown = paths.len().min(5);
+    let text = paths[..shown].join(", ");
+    match paths.len() - shown {
+        0 => text,
+        more => format!("{text} and {more} more"),
+    }
 }
 
 fn no_space(subject: &Subject<'_>) -> Option<Refusal> {

@@ -144,16 +144,22 @@ fn steps(state: &UpdateState, entries: &[Entry]) -> Vec<StepReport> {
 }
 
 fn notes(state: &UpdateState) -> Vec<String> {
-    let members = state.members.iter();
+    let members = state.members.iter().zip(&state.plan.members);
     members
-        .flat_map(|member| {
-            member
-                .facts
-                .note
-                .iter()
-                .chain(member.facts.warnings.iter().flatten())
+        .flat_map(|(member, plan)| {
+            let facts = &member.facts;
+            let killed = facts.was_running == Some(true) && facts.was_killed();
+            let killed = killed.then(|| killed_note(&plan.instance));
+            let said = facts.note.iter().chain(facts.warnings.iter().flatten());
+            killed.into_iter().chain(said.cloned())
         })
         .filter(|note| !note.is_empty())
-        .cloned()
         .collect()
+}
+
+fn killed_note(instance: &InstanceId) -> String {
+    format!(
+        "{instance} was killed at the stop (exit code 137), so its snapshot counts as unclean; if the grace was too \
+         short, the label fleet.stop.timeout gives more"
+    )
 }

@@ -319,7 +319,16 @@ impl UpdateState {
     }
 }
 
+/// Exit code of a killed process.
+const KILLED: i64 = 137;
+
 impl Facts {
+    /// Whether the old container's program was killed instead of ending by itself.
+    #[must_use]
+    pub fn was_killed(&self) -> bool {
+        self.exit_code == Some(KILLED)
+    }
+
     /// Adds what a row carries. A payload that is not facts (written by a newer fleet) adds nothing.
     fn merge(&mut self, payload: &serde_json::Value) {
         if payload.is_null() {

@@ -127,7 +127,17 @@ fn a_container_that_ignores_its_stop_signal_is_killed_after_its_grace() {
     }));
     world.host.run(instance("web").stop_timeout(3));
     world.publish("app:2", Workload::healthy("2"));
-    assert_outcome(&world.update("web", "app:2"), Outcome::Committed);
+    world.publish("app:3", Workload::healthy("3"));
+    let report = world.update("web", "app:2");
+    assert_outcome(&report, Outcome::Committed);
+    // It is told, once and of the one that was killed.
+    assert!(
+        report.notes.iter().any(|note| note.contains("137")),
+        "{report:#?}"
+    );
+    let report = world.update("web", "app:3");
+    assert_outcome(&report, Outcome::Committed);
+    assert_eq!(report.notes, Vec::<String>::new());
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod groups;
 mod news;
 mod refused;
 mod rollouts;
+mod snapshots;
 mod trust;
 
 use std::sync::Arc;

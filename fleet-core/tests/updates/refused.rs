@@ -60,6 +60,24 @@ fn what_cannot_be_put_back_is_refused_with_the_remedy() {
 }
 
 #[test]
+fn what_compose_put_into_a_container_is_not_lost_even_where_its_layer_may_be() {
+    let report = check(
+        &with(
+            instance("web")
+                .inline_file("/run/secrets/key")
+                .writable_layer("/var/cache/x")
+                .label("fleet.writable_layer", "discard"),
+        ),
+        "compose_inline",
+    );
+    let reason = report.reason.unwrap_or_default();
+    assert!(
+        reason.contains("/run/secrets/key") && reason.contains("`file:`"),
+        "{reason}"
+    );
+}
+
+#[test]
 fn the_writable_layer_may_be_discarded_when_the_label_says_so() {
     let world = with(
         instance("web")

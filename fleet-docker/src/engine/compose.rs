@@ -65,7 +65,7 @@ impl DockerEngine {
         }))
     }
 
-    async fn compose_service(
+    pub(super) async fn compose_service(
         &self,
         container: &Container,
     ) -> Result<Option<ComposeService>, PortError> {

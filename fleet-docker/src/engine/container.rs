@@ -17,7 +17,7 @@ use crate::json::{boolean, integer, list, object, text};
 /// A reference to another container as the settings name it, not yet resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ParentReference {
-    /// `network`, `pid`, `ipc` or `volumes_from`.
+    /// `network`, `pid`, `ipc`, `volumes_from` or `link`.
     pub(crate) via: &'static str,
     /// An id or a name.
     pub(crate) reference: String,
@@ -65,7 +65,8 @@ pub(crate) fn container(
     })
 }
 
-/// The containers whose namespaces or volumes a host config uses.
+/// The containers whose namespaces or volumes a host config uses, or that it links to: a link holds the container and
+/// not its name, and one whose target is gone keeps its owner from being started.
 pub(crate) fn parent_references(host: &Value) -> Vec<ParentReference> {
     let mut parents = Vec::new();
     for (via, field) in [
@@ -84,6 +85,13 @@ pub(crate) fn parent_references(host: &Value) -> Vec<ParentReference> {
         parents.push(ParentReference {
             via: "volumes_from",
             reference: volumes_from_reference(text(entry)).to_owned(),
+        });
+    }
+    for link in list(&host["Links"]) {
+        let (target, _) = text(link).split_once(':').unwrap_or((text(link), ""));
+        parents.push(ParentReference {
+            via: "link",
+            reference: target.trim_start_matches('/').to_owned(),
         });
     }
     parents
@@ -288,15 +296,21 @@ mod tests {
     }
 
     #[test]
-    fn parents_are_found_in_every_namespace() {
+    fn parents_are_found_wherever_they_are_named() {
         let host = json!({
             "NetworkMode": "container:a", "PidMode": "container:b", "IpcMode": "shareable", "VolumesFrom": ["c:ro"],
+            "Links": ["/d:/web/db"],
         });
         let found: Vec<_> = parent_references(&host)
             .into_iter()
             .map(|parent| (parent.via, parent.reference))
             .collect();
-        let expect = [("network", "a"), ("pid", "b"), ("volumes_from", "c")];
+        let expect = [
+            ("network", "a"),
+            ("pid", "b"),
+            ("volumes_from", "c"),
+            ("link", "d"),
+        ];
         assert_eq!(
             found,
             expect.map(|(via, reference)| (via, reference.to_owned()))

@@ -1,13 +1,17 @@
-//! Data in a container's writable layer, which a new container would not have.
+//! What a container's writable layer holds, which a new container would not have.
 //!
 //! `docker diff` lists every changed path. Not data: what lies on or above a mount, folders (a changed folder is one in
 //! which something changed, an added empty one holds nothing), and places that are scratch by convention. Everything
 //! else is, deletions included: the new container would have the file again.
+//!
+//! Secrets lie in a place that is scratch otherwise, and compose puts some of them, and some configs, into the layer
+//! itself: those are no scratch wherever they are.
 
 use std::collections::BTreeSet;
 
 use fleet_core::ids::ContainerId;
-use fleet_core::ports::PortError;
+use fleet_core::model::Container;
+use fleet_core::ports::{PortError, WritableLayer};
 use serde_json::Value;
 
 use super::{CALL_LIMIT, DockerEngine, WORK_LIMIT, limited};
@@ -27,7 +31,11 @@ const NOISE: &[&str] = &[
     "/etc/resolv.conf",
     "/etc/mtab",
     "/.dockerenv",
+    // What `--init` is mounted on.
+    "/sbin/docker-init",
 ];
+/// Where secrets are put: never scratch. A secret that is a mount is not in the layer.
+const SECRETS: &[&str] = &["/run/secrets", "/var/run/secrets"];
 /// Most paths that are reported: enough to say no, and why.
 const PATHS_MAX: usize = 100;
 /// The bit of Go's file mode that marks a folder.
@@ -43,8 +51,24 @@ struct Change {
     deleted: bool,
 }
 
+/// What compose put into a container before its first start.
+#[derive(Debug, Default)]
+struct ByCompose {
+    /// Whether compose made it.
+    made: bool,
+    /// Paths with inline content, by the project's files.
+    declared: BTreeSet<String>,
+}
+
+impl ByCompose {
+    /// Whether compose put this file there: its project's files say so, or nobody else puts files where secrets are.
+    fn put(&self, path: &str) -> bool {
+        self.declared.contains(path) || (self.made && is_secret(path))
+    }
+}
+
 impl DockerEngine {
-    pub(super) async fn layer_data(&self, id: &ContainerId) -> Result<Vec<String>, PortError> {
+    pub(super) async fn layer_data(&self, id: &ContainerId) -> Result<WritableLayer, PortError> {
         let op = "look for data in the writable layer";
         let container = self.existing(op, id).await?;
         let answer = self
@@ -56,17 +80,37 @@ impl DockerEngine {
             .iter()
             .map(|mount| mount.target.as_str())
             .collect();
-        let candidates = leaves(&changes(&answer.unwrap_or_default()), &targets);
-        let mut data = Vec::new();
+        let by_compose = self.by_compose(&container).await?;
+        let candidates = leaves(
+            &changes(&answer.unwrap_or_default()),
+            &targets,
+            &by_compose.declared,
+        );
+        let mut layer = WritableLayer::default();
         for change in candidates {
-            if data.len() == PATHS_MAX {
-                break;
-            }
-            if change.deleted || !self.is_folder(op, id, &change.path).await? {
-                data.push(change.path);
+            let paths = match by_compose.put(&change.path) && !change.deleted {
+                true => &mut layer.inline,
+                false => &mut layer.data,
+            };
+            if paths.len() < PATHS_MAX
+                && (change.deleted || !self.is_folder(op, id, &change.path).await?)
+            {
+                paths.push(change.path);
             }
         }
-        Ok(data)
+        Ok(layer)
+    }
+
+    async fn by_compose(&self, container: &Container) -> Result<ByCompose, PortError> {
+        let Some(service) = self.compose_service(container).await? else {
+            return Ok(ByCompose::default());
+        };
+        // Files on a share that hangs must not hold up everything else.
+        let declared = tokio::task::spawn_blocking(move || service.inline_paths()).await;
+        Ok(ByCompose {
+            made: true,
+            declared: declared.unwrap_or_default(),
+        })
     }
 
     async fn is_folder(
@@ -100,14 +144,24 @@ fn changes(answer: &Value) -> Vec<Change> {
         .collect()
 }
 
-/// Changes that may be data: neither noise, nor on or above a mount, nor a folder with changes below it.
-fn leaves(changes: &[Change], mount_targets: &[&str]) -> Vec<Change> {
-    let below = |path: &str, folder: &str| {
-        path == folder
-            || path
-                .strip_prefix(folder)
-                .is_some_and(|rest| folder == "/" || rest.starts_with('/'))
-    };
+fn below(path: &str, folder: &str) -> bool {
+    path == folder
+        || path
+            .strip_prefix(folder)
+            .is_some_and(|rest| folder == "/" || rest.starts_with('/'))
+}
+
+fn is_secret(path: &str) -> bool {
+    SECRETS.iter().any(|folder| below(path, folder))
+}
+
+fn is_noise(path: &str) -> bool {
+    NOISE.iter().any(|noise| below(path, noise)) && !is_secret(path)
+}
+
+/// Changes that may be data: neither noise, unless it is declared, nor on or above a mount, nor a folder with changes
+/// below it.
+fn leaves(changes: &[Change], mount_targets: &[&str], declared: &BTreeSet<String>) -> Vec<Change> {
     let parents: BTreeSet<&str> = changes
         .iter()
         .filter_map(|change| change.path.rsplit_once('/'))
@@ -115,7 +169,7 @@ fn leaves(changes: &[Change], mount_targets: &[&str]) -> Vec<Change> {
         .collect();
     changes
         .iter()
-        .filter(|change| !NOISE.iter().any(|noise| below(&change.path, noise)))
+        .filter(|change| declared.contains(&change.path) || !is_noise(&change.path))
         .filter(|change| {
             !mount_targets
                 .iter()
@@ -132,6 +186,12 @@ mod tests {
 
     #[track_caller]
     fn check(paths: &[&str], mounts: &[&str], expect: &[&str]) {
+        check_declared(paths, mounts, &[], expect);
+    }
+
+    #[track_caller]
+    fn check_declared(paths: &[&str], mounts: &[&str], declared: &[&str], expect: &[&str]) {
+        let declared = declared.iter().map(|&path| path.to_owned()).collect();
         let changes: Vec<Change> = paths
             .iter()
             .map(|path| Change {
@@ -139,7 +199,7 @@ mod tests {
                 deleted: path.starts_with('-'),
             })
             .collect();
-        let found: Vec<String> = leaves(&changes, mounts)
+        let found: Vec<String> = leaves(&changes, mounts, &declared)
             .into_iter()
             .map(|change| change.path)
             .collect();
@@ -166,6 +226,49 @@ mod tests {
             &[],
             &["/etc/app.conf"],
         );
+    }
+
+    #[test]
+    fn what_the_engine_mounts_its_init_on_is_not_data() {
+        check(&["/sbin", "/sbin/docker-init"], &[], &[]);
+        check(&["/sbin", "/sbin/other"], &[], &["/sbin/other"]);
+    }
+
+    #[test]
+    fn a_secret_is_never_noise_unless_it_is_a_mount() {
+        let paths = ["/run", "/run/pid", "/run/secrets", "/run/secrets/key"];
+        check(&paths, &[], &["/run/secrets/key"]);
+        check(&paths, &["/run/secrets/key"], &[]);
+        check(&paths, &["/run"], &[]);
+        check(
+            &["/var/run/secrets/key", "/run/secretsx"],
+            &[],
+            &["/var/run/secrets/key"],
+        );
+    }
+
+    #[test]
+    fn what_the_projects_files_declare_is_found_among_noise() {
+        let paths = ["/tmp", "/tmp/app.conf", "/tmp/other", "/dev/x"];
+        check_declared(
+            &paths,
+            &[],
+            &["/tmp/app.conf", "/never"],
+            &["/tmp/app.conf"],
+        );
+        check_declared(&paths, &["/tmp"], &["/tmp/app.conf"], &[]);
+    }
+
+    #[test]
+    fn compose_is_told_from_programs_by_its_files_and_by_the_place() {
+        let by = |made, declared: &[&str]| ByCompose {
+            made,
+            declared: declared.iter().map(|&path| path.to_owned()).collect(),
+        };
+        assert!(by(true, &["/cfg"]).put("/cfg"));
+        assert!(by(true, &[]).put("/run/secrets/key"));
+        assert!(!by(true, &[]).put("/cfg"));
+        assert!(!by(false, &[]).put("/run/secrets/key"));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use fleet_core::ids::{ContainerId, VolumeName};
 use fleet_core::model::{Container, FrozenSpec, Inventory, RestartPolicy, VolumeSource};
 use fleet_core::ports::{
     ContainerRuntime, CreateRequest, Created, EngineEvent, EngineInfo, ExecOutcome, PortError,
-    StartOutcome, StopOutcome,
+    StartOutcome, StopOutcome, WritableLayer,
 };
 use futures::stream::BoxStream;
 
@@ -35,7 +35,7 @@ impl ContainerRuntime for DockerEngine {
         self.freeze_container(id).await
     }
 
-    async fn writable_layer(&self, id: &ContainerId) -> Result<Vec<String>, PortError> {
+    async fn writable_layer(&self, id: &ContainerId) -> Result<WritableLayer, PortError> {
         self.layer_data(id).await
     }
 

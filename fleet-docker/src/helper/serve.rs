@@ -16,29 +16,30 @@ use super::frame::{self, Tag};
 use super::message::{Ask, Failure, FileBegins, Verdict};
 use crate::health::ask_addresses;
 use crate::volume::exchange::Bench;
-use crate::volume::{OsFiles, PreCopy, SnapshotOptions, VolumeError};
+use crate::volume::{OsFiles, SnapshotOptions, VolumeError};
 
 /// Where the helper keeps what it works on: in its own container, gone with it.
 const FOLDER: &str = "/fleet-snapshots";
 
-/// Answers questions from `input` on `output` until `input` ends. This is all that the helper's process does.
+/// Answers questions from `input` on `output` until `input` ends, within the limits and by the choices of these options.
+/// This is all that the helper's process does.
 ///
 /// # Errors
 /// A pipe broke, or the other side does not speak the protocol. Failures of the work itself are answers.
-pub fn serve(input: impl Read, output: impl Write) -> io::Result<()> {
-    serve_in(Path::new(FOLDER), input, output)
+pub fn serve(options: SnapshotOptions, input: impl Read, output: impl Write) -> io::Result<()> {
+    serve_in(Path::new(FOLDER), options, input, output)
 }
 
 /// The same with the helper's folder given.
 ///
 /// # Errors
 /// As [`serve`].
-pub fn serve_in(folder: &Path, input: impl Read, output: impl Write) -> io::Result<()> {
-    let options = SnapshotOptions {
-        // Small files are decided upon by fleet, which asks for a first pass or does not.
-        pre_copy: PreCopy::Auto,
-        ..SnapshotOptions::default()
-    };
+pub fn serve_in(
+    folder: &Path,
+    options: SnapshotOptions,
+    input: impl Read,
+    output: impl Write,
+) -> io::Result<()> {
     let bench = Bench::open(folder, options, Arc::new(OsFiles)).map_err(io::Error::other)?;
     let mut helper = Helper {
         bench,

@@ -4,9 +4,10 @@ use fleet_core::ids::{ContainerId, ImageId, UpdateId};
 use fleet_core::model::FrozenSpec;
 use fleet_core::ports::{
     CandidateRequest, ContainerRuntime as _, CreateRequest, Created, PortError, Repoint,
+    RestoreRequest,
 };
 use fleet_core::time::Timestamp;
-use fleet_docker::recreate::{Difference, Spec, spec_diff};
+use fleet_docker::recreate::{By, Difference, Spec, spec_diff};
 use fleet_docker::{ConnectOptions, DockerEngine};
 use fleet_testkit::{Container, Image, Lab};
 use serde_json::Value;
@@ -118,6 +119,29 @@ fn derive(lab: &Lab, name: &str, from: &str, instructions: &str) -> String {
         "{reference} cannot be built"
     );
     reference
+}
+
+/// A container as the frozen form says, made again after somebody removed it, as the engine shows it.
+pub(crate) async fn made_again(engine: &DockerEngine, frozen: &FrozenSpec, name: &str) -> Value {
+    let request = RestoreRequest {
+        update: update_id(1),
+        name: name.to_owned(),
+        frozen: frozen.clone(),
+        repoint: Vec::new(),
+    };
+    let request = CreateRequest::Restore(Box::new(request));
+    let made = engine.create(&request).await.expect("made again").id;
+    let after = engine.freeze(&made).await.expect("frozen");
+    let spec = |frozen: &FrozenSpec| Spec::of(frozen).expect("read");
+    for difference in spec_diff(&spec(frozen), &spec(&after)) {
+        assert!(
+            difference.is_expected() && difference.by == By::Fleet,
+            "{difference}"
+        );
+    }
+    let shown = fleet_testkit::docker_json(&["container", "inspect", made.as_str()]);
+    engine.remove(&made).await.expect("removed");
+    shown
 }
 
 /// A container and the one made in its place, as the engine shows them.

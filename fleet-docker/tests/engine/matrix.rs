@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use fleet_core::model::FrozenSpec;
 use fleet_core::ports::{ContainerRuntime as _, PortErrorKind};
+use fleet_docker::DockerEngine;
 use fleet_docker::recreate::{By, Spec, spec_diff};
-use fleet_testkit::{Image, Lab, docker, try_docker};
+use fleet_testkit::{Container, Image, Lab, docker, try_docker};
 use serde_json::{Value, json};
 
-use crate::kit::{candidate, engine, id, image_id, images, update, update_id};
+use crate::kit::{candidate, engine, id, image_id, images, made_again, update, update_id};
 
 #[tokio::test]
 async fn inherited_fields_follow_the_new_image_and_the_tag_stays_where_it_was() {
@@ -114,6 +115,37 @@ fn image_fields() -> Vec<Case> {
             json!(22_000_000_000u64),
         ),
         (
+            &["--health-retries", "9"],
+            "/Config/Healthcheck/Retries",
+            json!(9),
+        ),
+        // The new image says nothing about retries.
+        (
+            &["--health-retries", "3"],
+            "/Config/Healthcheck/Retries",
+            json!(null),
+        ),
+        (
+            &["--health-timeout", "8s"],
+            "/Config/Healthcheck/Timeout",
+            json!(8_000_000_000u64),
+        ),
+        (
+            &["--health-start-period", "4s"],
+            "/Config/Healthcheck/StartPeriod",
+            json!(4_000_000_000u64),
+        ),
+        (
+            &["--health-cmd", "mine"],
+            "/Config/Healthcheck/Test",
+            json!(["CMD-SHELL", "mine"]),
+        ),
+        (
+            &["--expose", "9000"],
+            "/Config/ExposedPorts",
+            json!({ "8080/tcp": {}, "9001/tcp": {} }),
+        ),
+        (
             &["--no-healthcheck"],
             "/Config/Healthcheck/Test",
             json!(["NONE"]),
@@ -132,6 +164,73 @@ fn own_fields() -> Vec<Case> {
     ]
 }
 
+/// What the client program does not say, or not apart from the rest: in the words of the create call.
+fn spoken_fields() -> Vec<(Value, &'static str, Value)> {
+    vec![
+        (json!({ "Cmd": ["mine"] }), "/Config/Cmd", json!(["mine"])),
+        (json!({ "Cmd": ["serve"] }), "/Config/Cmd", json!(["run"])),
+        (
+            json!({ "Entrypoint": ["/mine"], "Cmd": ["serve"] }),
+            "/Config/Cmd",
+            json!(["serve"]),
+        ),
+        (
+            json!({ "Shell": ["/mine"] }),
+            "/Config/Shell",
+            json!(["/mine"]),
+        ),
+        (
+            json!({ "Shell": ["/old-shell"] }),
+            "/Config/Shell",
+            json!(["/new-shell"]),
+        ),
+        (
+            json!({ "Healthcheck": { "Test": ["CMD", "/app", "old"] } }),
+            "/Config/Healthcheck/Test",
+            json!(["CMD", "/app", "new"]),
+        ),
+        (
+            json!({ "Volumes": { "/mine": {} } }),
+            "/Config/Volumes",
+            json!({ "/mine": {} }),
+        ),
+        (
+            json!({ "MacAddress": "02:42:ac:aa:bb:cd" }),
+            "/Config/MacAddress",
+            json!("02:42:ac:aa:bb:cd"),
+        ),
+        (
+            json!({ "Domainname": "example.org" }),
+            "/Config/Domainname",
+            json!("example.org"),
+        ),
+        (
+            json!({ "Tty": true, "OpenStdin": true }),
+            "/Config/OpenStdin",
+            json!(true),
+        ),
+    ]
+}
+
+/// One field through an update, and through a way back on which the container has to be made again.
+async fn check_field(
+    engine: &DockerEngine,
+    lab: &Lab,
+    web: &Container,
+    to: &str,
+    field: &str,
+    expect: &Value,
+) {
+    let frozen = engine.freeze(&id(web)).await.expect("frozen");
+    let updated = update(engine, lab, web, to).await;
+    let found = updated.new.pointer(field).cloned().unwrap_or_default();
+    assert_eq!(&found, expect, "{field} of {}", updated.old["Config"]);
+    engine.remove(&updated.created.id).await.expect("removed");
+    let back = made_again(engine, &frozen, &format!("{}-back", web.name)).await;
+    assert_eq!(back["Image"], updated.old["Image"]);
+    assert_eq!(back.pointer(field), updated.old.pointer(field), "{field}");
+}
+
 #[tokio::test]
 async fn every_field_inherited_overridden_or_overridden_with_the_same_value() {
     let lab = Lab::new("matrix");
@@ -143,9 +242,13 @@ async fn every_field_inherited_overridden_or_overridden_with_the_same_value() {
             .run(&format!("web{index}"))
             .options(options)
             .create(&old);
-        let updated = update(&engine, &lab, &web, &new).await;
-        assert_eq!(updated.new.pointer(field), Some(&expect), "{options:?}");
-        engine.remove(&updated.created.id).await.expect("removed");
+        check_field(&engine, &lab, &web, &new, field, &expect).await;
+    }
+    for (index, (mut body, field, expect)) in spoken_fields().into_iter().enumerate() {
+        // Without one the engine leaves out defaults that it fills in with one.
+        body["HostConfig"] = json!({});
+        let web = lab.run(&format!("spoken{index}")).create_by_api(&old, body);
+        check_field(&engine, &lab, &web, &new, field, &expect).await;
     }
 }
 
@@ -206,7 +309,16 @@ async fn host_config_is_carried_whole() {
         .run("web")
         .options(&options)
         .options(&["--mount", &mount])
+        .options(&[
+            "--mount",
+            "type=bind,source=/usr/share,target=/b,readonly,bind-propagation=rslave",
+        ])
+        .options(&[
+            "--mount",
+            "type=tmpfs,target=/t,tmpfs-size=1m,tmpfs-mode=1770",
+        ])
         .create(&old);
+    let frozen = engine.freeze(&id(&web)).await.expect("frozen");
     let updated = update(&engine, &lab, &web, &new).await;
     let without_policy = |raw: &Value| {
         let mut host = raw["HostConfig"].clone();
@@ -214,6 +326,8 @@ async fn host_config_is_carried_whole() {
         host
     };
     assert_eq!(without_policy(&updated.old), without_policy(&updated.new));
+    let back = made_again(&engine, &frozen, &lab.name("back")).await;
+    assert_eq!(without_policy(&updated.old), without_policy(&back));
     assert_eq!(updated.new["HostConfig"]["RestartPolicy"]["Name"], "no");
 }
 

@@ -1,8 +1,8 @@
 //! Addresses, aliases and MAC addresses: what was asked for stays, what the engine made up is made anew.
 
 use fleet_core::ports::ContainerRuntime as _;
-use fleet_testkit::{Container, Lab, docker, docker_json};
-use serde_json::{Value, json};
+use fleet_testkit::{Lab, docker, docker_json};
+use serde_json::json;
 
 use crate::kit::{engine, id, images, update};
 
@@ -46,6 +46,10 @@ async fn two_networks_keep_static_addresses_and_pinned_mac() {
         &format!("10.214.{block}.7"),
         "--alias",
         "client",
+        "--link",
+        "other:alias",
+        "--driver-opt",
+        "com.example.option=x",
         &back,
         &web.id,
     ]);
@@ -66,6 +70,11 @@ async fn two_networks_keep_static_addresses_and_pinned_mac() {
     assert_eq!(networks[&back]["IPAddress"], format!("10.214.{block}.7"));
     let aliases = |network: &str| networks[network]["Aliases"].to_string();
     assert!(aliases(&front).contains("shop") && aliases(&back).contains("client"));
+    assert_eq!(networks[&back]["Links"], json!(["other:alias"]));
+    assert_eq!(
+        networks[&back]["DriverOpts"],
+        json!({ "com.example.option": "x" })
+    );
     let old_short = &web.id[..12];
     assert!(!networks.to_string().contains(old_short), "{networks}");
     assert_ne!(raw["Config"]["Hostname"], old_short);
@@ -82,12 +91,9 @@ async fn pinned_mac_stays_and_generated_one_is_made_anew() {
     let lab = Lab::new("mac");
     let (old, new) = images(&lab);
     let engine = engine().await;
-    let pinned = create_by_api(
-        &lab,
-        "pinned",
-        json!({
-            "Image": old, "User": "0", "HostConfig": {}, "MacAddress": "02:42:ac:aa:bb:cc",
-        }),
+    let pinned = lab.run("pinned").create_by_api(
+        &old,
+        json!({ "User": "0", "HostConfig": {}, "MacAddress": "02:42:ac:aa:bb:cc" }),
     );
     let updated = update(&engine, &lab, &pinned, &new).await;
     assert_eq!(updated.new["Config"]["MacAddress"], "02:42:ac:aa:bb:cc");
@@ -97,34 +103,4 @@ async fn pinned_mac_stays_and_generated_one_is_made_anew() {
         .as_str()
         .expect("a MAC address");
     assert!(!mac.is_empty() && !updated.new["Config"].to_string().contains(mac));
-}
-
-/// Creates a container with the engine's own API, for what the client program refuses to say.
-fn create_by_api(lab: &Lab, name: &str, body: Value) -> Container {
-    let name = lab.name(name);
-    let output = std::process::Command::new("curl")
-        .args([
-            "--silent",
-            "--unix-socket",
-            "/var/run/docker.sock",
-            "--request",
-            "POST",
-        ])
-        .args([
-            "--header",
-            "Content-Type: application/json",
-            "--data",
-            &body.to_string(),
-        ])
-        .arg(format!(
-            "http://localhost/v1.41/containers/create?name={name}"
-        ))
-        .output()
-        .expect("curl runs");
-    let answer: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    let id = answer["Id"]
-        .as_str()
-        .unwrap_or_else(|| panic!("{answer}"))
-        .to_owned();
-    Container { id, name }
 }

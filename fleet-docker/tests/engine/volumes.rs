@@ -1,8 +1,10 @@
 //! Volumes of a new container, and data outside of volumes.
 
+use std::path::Path;
+
 use fleet_core::ids::VolumeName;
-use fleet_core::ports::{ContainerRuntime as _, PortErrorKind};
-use fleet_testkit::{Container, Image, Lab, docker};
+use fleet_core::ports::{ContainerRuntime as _, PortErrorKind, WritableLayer};
+use fleet_testkit::{Container, Image, Lab, Run, docker};
 
 use crate::kit::{candidate, engine, id, image_id, update, update_id};
 
@@ -109,11 +111,81 @@ async fn data_in_the_writable_layer_is_seen_and_noise_is_not() {
     clean.put("x");
     assert_eq!(
         engine.writable_layer(&id(&clean)).await.expect("asked"),
-        Vec::<String>::new()
+        WritableLayer::default()
     );
     let dirty = lab.run("dirty").start(&image);
     dirty.wait_up();
     dirty.put("x");
     let found = engine.writable_layer(&id(&dirty)).await.expect("asked");
-    assert_eq!(found, ["/data/rows"]);
+    assert_eq!(found.data, ["/data/rows"]);
+    assert_eq!(found.inline, Vec::<String>::new());
+}
+
+/// A container as compose of version 2 makes one: its labels, and files that it puts there before the first start.
+fn composed(lab: &Lab, name: &str, image: &str, folder: &Path) -> Container {
+    let compose = |run: Run, label: &str, value: &str| {
+        run.label(&format!("com.docker.compose.{label}"), value)
+    };
+    let folder = folder.display().to_string();
+    let labels = [
+        ("project", "shop"),
+        ("service", "web"),
+        ("version", "2.29.1"),
+        ("project.working_dir", &folder),
+        ("project.config_files", "compose.yaml"),
+    ];
+    let run = lab.run(name).options(&["--tmpfs", "/run/hidden"]);
+    let run = labels
+        .into_iter()
+        .fold(run, |run, (label, value)| compose(run, label, value));
+    let container = run.create(image);
+    for path in [
+        "/run/secrets/key",
+        "/cfg",
+        "/run/app.conf",
+        "/run/pid",
+        "/run/hidden/x",
+    ] {
+        container.put_file(path, b"content");
+    }
+    container
+}
+
+#[tokio::test]
+async fn what_compose_put_into_a_container_is_told_apart_before_and_after_its_start() {
+    let lab = Lab::new("inline");
+    let image = lab.import("app", &Image::new("1", ""));
+    let engine = engine().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let looked_at = |web: &Container| {
+        let (engine, id) = (engine.clone(), id(web));
+        async move { engine.writable_layer(&id).await.expect("asked") }
+    };
+    // Without the project's files only the place speaks, and the rest is data like any other.
+    let web = composed(&lab, "blind", &image, folder.path());
+    let found = looked_at(&web).await;
+    assert_eq!(
+        (found.inline, found.data),
+        (vec!["/run/secrets/key".to_owned()], vec!["/cfg".to_owned()])
+    );
+    // With them each is known for what it is.
+    let text = "services:\n  web:\n    configs: [cfg, {source: run, target: /run/app.conf}]\n    secrets: [key]\n\
+                configs:\n  cfg: {content: x}\n  run: {content: y}\nsecrets:\n  key: {environment: KEY}\n";
+    std::fs::write(folder.path().join("compose.yaml"), text).expect("written");
+    let web = composed(&lab, "web", &image, folder.path());
+    let expect = ["/cfg", "/run/app.conf", "/run/secrets/key"];
+    for _ in ["created", "running"] {
+        let mut found = looked_at(&web).await;
+        found.inline.sort();
+        assert_eq!(found.inline, expect);
+        assert_eq!(found.data, Vec::<String>::new());
+        docker(&["start", &web.id]);
+        web.wait_up();
+    }
+    // A container that compose did not make has data there.
+    let plain = lab.run("plain").create(&image);
+    plain.put_file("/run/secrets/key", b"content");
+    let found = looked_at(&plain).await;
+    assert_eq!(found.data, ["/run/secrets/key"]);
+    assert!(found.inline.is_empty(), "{found:?}");
 }

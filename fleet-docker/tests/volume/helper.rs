@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use fleet_core::model::VolumeSource;
 use fleet_core::ports::{NoProgress, PortError, PortErrorKind, SnapshotStore};
 use fleet_docker::helper::{Access, Connect, Connection, HelperSnapshotStore, serve_in};
+use fleet_docker::volume::SnapshotOptions;
 
 use crate::every_kind::{make_every_kind, wreck};
 use crate::support::{Place, assert_same_portrait, id, instance, portrait, sh};
@@ -33,7 +34,12 @@ impl Connect for Threads {
         let output = theirs.try_clone().unwrap();
         std::thread::spawn(move || {
             // A line that is cut ends the helper with an error, which nobody is there to see.
-            let _ = serve_in(&folder.path().join("snapshots"), theirs, output);
+            let _ = serve_in(
+                &folder.path().join("snapshots"),
+                SnapshotOptions::default(),
+                theirs,
+                output,
+            );
         });
         let cut = ours.try_clone().unwrap();
         if self.dies.load(Ordering::SeqCst) {

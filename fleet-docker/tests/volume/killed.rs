@@ -11,9 +11,11 @@ use fleet_docker::volume::{LocalSnapshotStore, PreCopy, SnapshotOptions};
 
 use crate::support::{Place, assert_same_portrait, id, portrait, request, sh, source};
 
-/// Kills of each kind; `make test-long` asks for more.
+/// Kills of each kind.
 fn kills() -> u32 {
-    std::env::var("FLEET_KILLS").map_or(40, |text| text.parse().expect("a number"))
+    let long = std::env::var_os("FLEET_TEST_LONG").is_some();
+    let usual = if long { 200 } else { 40 };
+    std::env::var("FLEET_KILLS").map_or(usual, |text| text.parse().expect("a number"))
 }
 
 fn options() -> SnapshotOptions {

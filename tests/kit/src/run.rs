@@ -1,13 +1,19 @@
 //! Containers of a test.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::docker::{docker, docker_json, try_docker};
+use crate::docker::{docker, docker_json, docker_with_input, try_docker};
 use crate::http::{HttpAnswer, get};
+use crate::image::append;
 use crate::wait::wait_for;
+
+/// The machine's own engine.
+const SOCKET: &str = "/var/run/docker.sock";
 
 /// A container to be run.
 #[derive(Debug, Clone)]
@@ -85,6 +91,36 @@ impl Run {
         }
     }
 
+    /// Creates it with the engine's own call, for what the client program does not say to an older engine: its name, its
+    /// labels, and the rest of `body`.
+    ///
+    /// # Panics
+    /// When the engine refuses, or `curl` is missing.
+    #[track_caller]
+    #[must_use]
+    pub fn create_by_api(&self, image: &str, mut body: Value) -> Container {
+        let labels = self.options.windows(2).filter(|pair| pair[0] == "--label");
+        let labels = labels.filter_map(|pair| pair[1].split_once('='));
+        body["Labels"] = labels.collect::<BTreeMap<_, _>>().into_iter().collect();
+        body["Image"] = Value::from(image);
+        let output = Command::new("curl")
+            .args(["--silent", "--unix-socket", SOCKET, "--request", "POST"])
+            .args(["--header", "Content-Type: application/json"])
+            .args(["--data", &body.to_string()])
+            .arg(format!(
+                "http://localhost/v1.41/containers/create?name={}",
+                self.name
+            ))
+            .output()
+            .expect("curl runs");
+        let answer: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let id = answer["Id"].as_str();
+        Container {
+            id: id.unwrap_or_else(|| panic!("{answer}")).to_owned(),
+            name: self.name.clone(),
+        }
+    }
+
     /// Creates and starts it.
     #[track_caller]
     #[must_use]
@@ -117,6 +153,20 @@ impl Container {
     #[must_use]
     pub fn inspect_by_name(&self) -> Value {
         docker_json(&["container", "inspect", &self.name])
+    }
+
+    /// Puts a file into its writable layer with the folders above it, as a client with the engine's archive call does.
+    ///
+    /// # Panics
+    /// When the engine refuses.
+    #[track_caller]
+    pub fn put_file(&self, path: &str, content: &[u8]) {
+        let mut archive = tar::Builder::new(Vec::new());
+        append(&mut archive, path.trim_start_matches('/'), 0o444, content);
+        let archive = archive
+            .into_inner()
+            .expect("writing into memory cannot fail");
+        docker_with_input(&["cp", "-", &format!("{}:/", self.id)], &archive);
     }
 
     /// Where its program listens: the address of whatever has its name now, on its first network.

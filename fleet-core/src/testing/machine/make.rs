@@ -8,7 +8,7 @@ use crate::ids::{ContainerId, ImageId, VolumeName};
 use crate::model::{FrozenSpec, MountKind, RestartPolicy, RunState, labels};
 use crate::ports::{
     CandidateRequest, Created, EngineEventKind, GuardRequest, PortError, PortErrorKind,
-    RestoreRequest,
+    RestoreRequest, WritableLayer,
 };
 
 /// What a container is made from.
@@ -193,7 +193,7 @@ impl Machine {
             networks,
             exposed_ports: draft.exposed_ports,
             host_ports: draft.host_ports,
-            layer: Vec::new(),
+            layer: WritableLayer::default(),
             guard: draft.guard,
             stopped_by_hand: false,
             process: None,

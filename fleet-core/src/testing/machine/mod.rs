@@ -20,7 +20,7 @@ use super::trace::Trace;
 use super::workload::{Files, Workload};
 use crate::ids::{ContainerId, ImageId, SnapshotId, VolumeName};
 use crate::model::{Platform, Release, RestartPolicy, RunState, SnapshotInfo};
-use crate::ports::{EngineEvent, PortError, PortErrorKind};
+use crate::ports::{EngineEvent, PortError, PortErrorKind, WritableLayer};
 use crate::time::Timestamp;
 use crate::update::Outcome;
 
@@ -95,7 +95,7 @@ pub(super) struct Ctr {
     pub(super) networks: Vec<(String, u64)>,
     pub(super) exposed_ports: Vec<u16>,
     pub(super) host_ports: Vec<u16>,
-    pub(super) layer: Vec<String>,
+    pub(super) layer: WritableLayer,
     pub(super) guard: bool,
     /// Stopped through the API since its last start.
     pub(super) stopped_by_hand: bool,

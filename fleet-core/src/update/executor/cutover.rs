@@ -12,8 +12,6 @@ use crate::ports::{Names, PortErrorKind};
 
 /// How long a hook may take.
 pub(super) const HOOK_TIMEOUT: Duration = Duration::from_secs(300);
-/// Exit code of a killed process.
-const KILLED: i64 = 137;
 /// How long a stop that timed out may go on before it counts as failed.
 const STOP_GOES_ON: Duration = Duration::from_secs(60);
 
@@ -112,9 +110,9 @@ impl Run<'_> {
     }
 
     pub(super) async fn snapshot(&mut self, member: usize) -> Result<Facts, StepError> {
-        let consistency = match self.facts(member).exit_code {
-            Some(KILLED) => Consistency::Unclean,
-            _ => Consistency::Clean,
+        let consistency = match self.facts(member).was_killed() {
+            true => Consistency::Unclean,
+            false => Consistency::Clean,
         };
         let old = self.old(member).await?;
         if old.is_some_and(|old| old.is_up()) {

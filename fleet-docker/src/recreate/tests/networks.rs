@@ -79,6 +79,59 @@ fn a_new_engine_gets_all_at_create_and_the_mac_on_the_primary() {
     assert_eq!(networks.connect, []);
 }
 
+/// A place on a macvlan network with a DHCP-like pool beside it, as an engine shows it: the container has the wire's own
+/// addresses, so that a second one with the same MAC or address would be two hosts under one name.
+#[test]
+fn a_place_on_a_macvlan_keeps_its_address_and_nothing_that_was_made_up() {
+    let shown = |pinned: bool| {
+        let mac = if pinned { "02:42:0a:05:00:63" } else { "" };
+        json!({
+            "HostConfig": { "NetworkMode": "lan" },
+            "MacAddress": mac,
+            "Networks": {
+                "lan": {
+                    "IPAMConfig": { "IPv4Address": "10.5.0.99", "LinkLocalIPs": ["169.254.34.68"] },
+                    "Links": null,
+                    "Aliases": ["0123456789ab"],
+                    "NetworkID": "a".repeat(64),
+                    "EndpointID": "e".repeat(64),
+                    "Gateway": "10.5.0.1",
+                    "IPAddress": "10.5.0.99",
+                    "IPPrefixLen": 24,
+                    "IPv6Gateway": "",
+                    "GlobalIPv6Address": "",
+                    "MacAddress": "02:42:0a:05:00:63",
+                    "DriverOpts": null,
+                },
+                "bridge": { "IPAMConfig": null, "IPAddress": "172.17.0.2", "MacAddress": "02:42:ac:11:00:02" },
+            },
+        })
+    };
+    let place = json!({
+        "IPAMConfig": { "IPv4Address": "10.5.0.99", "LinkLocalIPs": ["169.254.34.68"] },
+    });
+    let bridge = [("bridge".to_owned(), json!({}))];
+    for pinned in [false, true] {
+        let (networks, body) = planned(&shown(pinned), OLD_API);
+        assert_eq!(
+            body["NetworkingConfig"],
+            json!({ "EndpointsConfig": { "lan": place } })
+        );
+        assert_eq!(networks.connect, bridge);
+        assert_eq!(body.get("MacAddress").is_some(), pinned);
+
+        let (networks, body) = planned(&shown(pinned), NEW_API);
+        let endpoints = &body["NetworkingConfig"]["EndpointsConfig"];
+        let mut expect = place.clone();
+        if pinned {
+            expect["MacAddress"] = json!("02:42:0a:05:00:63");
+        }
+        assert_eq!(endpoints["lan"], expect);
+        assert_eq!(endpoints["bridge"], json!({}));
+        assert_eq!(networks.connect, []);
+    }
+}
+
 #[test]
 fn a_gateway_priority_is_asked_for_and_survives() {
     let mut user = two_networks();

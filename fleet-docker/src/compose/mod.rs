@@ -6,7 +6,9 @@
 //! say what they said when the container was made: so the old hash is made again first, and has to come out the same.
 //! Where it cannot be had, people are told that the next `up` recreates the container once.
 
-use std::collections::BTreeMap;
+mod inline;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -85,6 +87,13 @@ impl ComposeService {
             Some(file) => self.recreates(&format!("{} cannot be read", file.display())),
             None => NextUp::Nothing,
         }
+    }
+
+    /// Paths in the container at which compose put content of inline configs and secrets, as far as the project's files
+    /// can be read and say so.
+    pub(crate) fn inline_paths(&self) -> BTreeSet<String> {
+        let files = self.config_files.iter().map(PathBuf::as_path);
+        inline::paths(files, &self.service)
     }
 
     pub(crate) fn recreates(&self, reason: &str) -> NextUp {

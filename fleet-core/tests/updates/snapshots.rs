@@ -1,0 +1,48 @@
+//! Snapshots by hand.
+
+use std::time::Duration;
+
+use fleet_core::ids::SnapshotId;
+use fleet_core::ports::{Clock as _, NoProgress, SnapshotStore as _};
+
+use super::World;
+
+/// One that is younger than every other.
+fn create(world: &World) -> SnapshotId {
+    let made = world.host.drive(async {
+        world.host.clock().sleep(Duration::from_secs(1)).await;
+        let made = world.fleet.snapshot_create("web", "ann", &NoProgress);
+        made.await
+    });
+    let made = made.expect("nothing kills it");
+    made.expect("the ports work").id
+}
+
+fn prune(world: &World) -> Vec<SnapshotId> {
+    let pruned = world.fleet.snapshot_prune(Duration::ZERO, "ann");
+    let pruned = world.host.drive(pruned).expect("nothing kills it");
+    let removed = pruned.expect("the ports work");
+    removed.into_iter().map(|info| info.id).collect()
+}
+
+fn left(world: &World) -> Vec<SnapshotId> {
+    let store = world.host.snapshots();
+    let listed = world.host.drive(store.list(None));
+    let listed = listed.expect("nothing kills it");
+    let listed = listed.expect("the store works");
+    listed.into_iter().map(|info| info.id).collect()
+}
+
+#[test]
+fn a_prune_never_takes_the_last_good_one_even_if_a_newer_one_is_damaged() {
+    let world = World::with_web();
+    let [first, second, third] = [(); 3].map(|()| create(&world));
+    world.host.snapshots().damage(&third);
+    assert_eq!(prune(&world), [first]);
+    assert_eq!(prune(&world), []);
+    assert_eq!(left(&world), [second, third]);
+    // With a whole one on top the others may go.
+    let fourth = create(&world);
+    assert_eq!(prune(&world), [second, third]);
+    assert_eq!(left(&world), [fourth]);
+}
