@@ -13,14 +13,14 @@ use sha2::{Digest as _, Sha256};
 use crate::tree;
 
 /// A workload on a network of its own, which neither fleet's container nor a default bridge can reach.
-struct Site {
-    lab: Lab,
-    web: Container,
+pub(crate) struct Site {
+    pub(crate) lab: Lab,
+    pub(crate) web: Container,
     volume: String,
 }
 
 impl Site {
-    fn new(topic: &str) -> Self {
+    pub(crate) fn new(topic: &str) -> Self {
         let lab = Lab::new(topic);
         let old = lab.import("app:1", &Image::new("1", ""));
         let network = lab.network("net", &[]);
@@ -40,18 +40,18 @@ impl Site {
         site
     }
 
-    fn root(&self) -> PathBuf {
+    pub(crate) fn root(&self) -> PathBuf {
         PathBuf::from(self.lab.mountpoint(&self.volume))
     }
 
-    fn release(&self, tag: &str, mode: &str) -> String {
+    pub(crate) fn release(&self, tag: &str, mode: &str) -> String {
         self.lab
             .import(&format!("app:{tag}"), &Image::new(tag, mode))
     }
 
     /// Nothing of the update is left: no other container, no tag, no helper.
     #[track_caller]
-    fn check_clean(&self) {
+    pub(crate) fn check_clean(&self) {
         wait_for("the helpers to be gone", Duration::from_secs(10), || {
             let left = tools_at("helper", &self.volume);
             if left.is_empty() {
@@ -245,7 +245,7 @@ fn fleet_does_not_update_the_container_that_it_runs_in() {
     let lab = Lab::new("own");
     let fleet = ContainedFleet::new(&lab);
     let name = lab.name("self");
-    let next = lab.import("next:1", &Image::new("2", ""));
+    let next = lab.import("fleet:2", &Image::new("2", ""));
     let options = [
         "--name",
         &name,
@@ -253,16 +253,32 @@ fn fleet_does_not_update_the_container_that_it_runs_in() {
         "fleet.enable=true",
         "--label",
         "fleet.source=local",
+        "--label",
+        "fleet.mode=auto",
     ];
-    let args = ["--output", "json", "update", &name, "--to", &next];
-    let output = fleet.command(&options, &args).output();
-    let ran = fleet_testkit::Ran::from(&output.expect("docker can be started"));
-    let document: serde_json::Value = serde_json::from_str(&ran.stdout).expect("a report");
+    let json = |args: &[&str]| -> (i32, serde_json::Value) {
+        let args = [&["--output", "json"], args].concat();
+        let output = fleet.command(&options, &args).output();
+        let ran = fleet_testkit::Ran::from(&output.expect("docker can be started"));
+        let document = serde_json::from_str(&ran.stdout);
+        (
+            ran.code,
+            document.unwrap_or_else(|error| panic!("{error}: {ran:?}")),
+        )
+    };
+    let (code, document) = json(&["update", &name, "--to", &next]);
     let report = &document["updates"][0];
     assert_eq!(
-        (ran.code, &report["outcome"]),
+        (code, &report["outcome"]),
         (1, &json!("refused")),
         "{report}"
     );
     assert_eq!(report["code"], "own_container", "{report}");
+    // It is said beforehand, too.
+    let (_, document) = json(&["explain", &name]);
+    let refusals = document["instance"]["refusals"].to_string();
+    assert!(refusals.contains("own_container"), "{document}");
+    let (_, document) = json(&["plan", "--image", &next]);
+    let refusals = document["plans"][0]["refusals"].to_string();
+    assert!(refusals.contains("own_container"), "{document}");
 }

@@ -10,6 +10,7 @@ mod errors;
 mod explain;
 mod gate;
 mod port;
+mod pruned;
 mod pull;
 mod rollback;
 mod rollouts;

@@ -8,8 +8,9 @@ use fleet_core::engine::{Fleet, FleetOptions};
 use fleet_core::model::Container;
 use fleet_core::ports::NoProgress;
 use fleet_core::testing::{FakeHost, ForeignMove, Move, Workload};
+use fleet_core::update::Outcome;
 
-use super::{World, request};
+use super::{World, assert_outcome, request};
 
 /// Stands at every place that an update passes, and at one of them puts a container of its own under the name.
 struct Stranger {
@@ -75,6 +76,42 @@ fn check(release: &Workload) {
     let replaced = (0..places.len()).filter(|place| update(release, Some(*place)).1);
     let replaced = replaced.count();
     assert!(replaced > places.len() / 2, "{replaced} of {places:?}");
+}
+
+#[test]
+fn a_prune_of_what_was_stopped_does_not_keep_an_update_from_going_back() {
+    let world = World::with_web();
+    world.publish("app:2", Workload::destroyer("2"));
+    let wish = request("web", "app:2");
+    let mut pruned = false;
+    let run = async {
+        let update = world.fleet.update(&wish, &NoProgress);
+        futures::pin_mut!(update);
+        loop {
+            match futures::poll!(&mut update) {
+                std::task::Poll::Ready(result) => return result,
+                std::task::Poll::Pending => {
+                    let containers = world.host.containers();
+                    let failed = containers.iter().any(|container| {
+                        container.image == "app:2"
+                            && container.started_at.is_some()
+                            && !container.is_up()
+                    });
+                    if failed && !pruned {
+                        pruned = true;
+                        world.host.happen(Move::Prune);
+                    }
+                }
+            }
+        }
+    };
+    let reports = world.host.drive(run).expect("nothing kills it");
+    let reports = reports.expect("the ports work");
+    assert!(pruned, "{reports:#?}");
+    assert_outcome(&reports[0], Outcome::RolledBack);
+    let web = world.host.container("web").expect("it is back");
+    assert_eq!((web.image.as_str(), web.is_up()), ("app:1", true));
+    assert_eq!(world.names(), ["web"]);
 }
 
 #[test]

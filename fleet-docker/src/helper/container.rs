@@ -29,7 +29,7 @@ const OWNER: &str = "io.fleet.helper.owner";
 const WRITES: &str = "io.fleet.helper.writes";
 /// Frames on the way between the engine's stream and the thread that reads or writes.
 const QUEUE: usize = 16;
-/// How often a helper is tried whose image goes away between a look and the start.
+/// How often a helper is tried whose image or container goes away before its start.
 const TRIES: u32 = 3;
 /// Age from which a helper that was not started will not be.
 const STALE: Duration = Duration::from_secs(600);
@@ -93,14 +93,8 @@ impl DockerHelpers {
             let name = format!("fleet-helper-{}", &id[24..]);
             match self.engine.start_attached(OP, &name, &body).await {
                 Ok(pipes) => break pipes,
-                // Somebody pruned the image between the two calls.
-                Err(error)
-                    if error.is_not_found()
-                        && tries < TRIES
-                        && !self.engine.has_image(image).await? =>
-                {
-                    tries += 1;
-                }
+                // Somebody pruned the image between the look and the making, or the container before its start.
+                Err(error) if error.is_not_found() && tries < TRIES => tries += 1,
                 Err(error) => return Err(error),
             }
         };

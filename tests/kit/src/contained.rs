@@ -1,4 +1,5 @@
 //! The binary under test in a container FROM scratch, with the engine's socket and a volume for its data, nothing else.
+//! The engine is that of the thread.
 
 use std::fs;
 use std::path::Path;
@@ -6,8 +7,8 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::docker::{docker, docker_with_input};
-use crate::fleet::{Ran, static_fleet_binary};
+use crate::docker::{docker, docker_with_input, engine_in_use};
+use crate::fleet::{Ran, crash_binary, static_fleet_binary};
 use crate::image::append;
 use crate::lab::Lab;
 use crate::run::Container;
@@ -30,8 +31,21 @@ impl<'a> ContainedFleet<'a> {
     /// When the binary is not there, or the engine does not take it.
     #[must_use]
     pub fn new(lab: &'a Lab) -> Self {
+        Self::of(lab, static_fleet_binary())
+    }
+
+    /// The same of the binary that can be made to die, see [`crash_binary`](crate::crash_binary).
+    ///
+    /// # Panics
+    /// As [`ContainedFleet::new`].
+    #[must_use]
+    pub fn that_dies(lab: &'a Lab) -> Self {
+        Self::of(lab, crash_binary())
+    }
+
+    fn of(lab: &'a Lab, program: &Path) -> Self {
         let image = lab.name("fleet:1");
-        let program = fs::read(static_fleet_binary()).expect("the binary can be read");
+        let program = fs::read(program).expect("the binary can be read");
         let mut archive = tar::Builder::new(Vec::new());
         append(&mut archive, "fleet", 0o755, &program);
         let archive = archive
@@ -67,9 +81,19 @@ impl<'a> ContainedFleet<'a> {
     #[must_use]
     pub fn command(&self, options: &[&str], args: &[&str]) -> Command {
         let mut command = Command::new("docker");
+        let host = engine_in_use();
+        let socket = host
+            .as_deref()
+            .and_then(|host| host.strip_prefix("unix://"));
+        if let Some(host) = &host {
+            command.env("DOCKER_HOST", host);
+        }
         command
             .args(["run", "--rm", "--network", "none"])
-            .args(["--volume", &format!("{SOCKET}:{SOCKET}")])
+            .args([
+                "--volume",
+                &format!("{}:{SOCKET}", socket.unwrap_or(SOCKET)),
+            ])
             .args(["--volume", &format!("{}:/data", self.data)])
             .args(options)
             .arg(&self.image)

@@ -150,7 +150,10 @@ impl Watch {
                     plan.instance
                 ));
             }
-            if known.started.contains(&Step::Start) && self.destroyed.contains(new) {
+            // Once it was stopped for good nobody needs it any more: a prune may take it.
+            let needed =
+                known.started.contains(&Step::Start) && !known.done.contains(&Step::StopNew);
+            if needed && self.destroyed.contains(new) {
                 return Some(format!(
                     "somebody removed the new container {} of {}",
                     new.short(),
