@@ -78,8 +78,8 @@ async fn drive(world: &World) {
 
 #[test]
 fn two_tasks_a_pause_an_abort_and_a_newer_release_at_the_same_time_lose_nothing() {
-    // Before the first wave, in waves, in pauses between them, and when it is over.
-    for at in [0, 1, 29, 30, 31, 35, 40, 41, 69, 70, 71, 200] {
+    // Before the first wave, in waves, and in pauses between them.
+    for at in [0, 1, 29, 30, 31, 35, 40, 41, 69, 70, 71] {
         for order in 0..3 {
             paused(async {
                 let world = World::of(8);
