@@ -10,9 +10,10 @@ use fleet_core::ids::ContainerId;
 use fleet_core::model::labels::DEFAULT_PREFIX;
 use fleet_core::plan::strategy::StrategyRegistry;
 use fleet_core::ports::{
-    ContainerRuntime as _, HealthProbe, NoProgress, ProgressSink, RolloutStore, SnapshotStore,
-    UpdatePorts,
+    Clock as _, ContainerRuntime as _, EventStore as _, HealthProbe, NoProgress, PortError,
+    PortErrorKind, ProgressSink, RolloutStore, SnapshotStore, UpdatePorts,
 };
+use fleet_core::record::{EventKind, NewEvent};
 use fleet_docker::helper::{DockerHelpers, HelperProbe, HelperSnapshotStore};
 use fleet_docker::registry::{
     CosignVerifier, HostOptions, Login, RegistryClient, RegistryOptions, Secret,
@@ -31,6 +32,10 @@ use crate::output::{Out, Ui};
 /// How long another fleet may take to make the stores, and how often they are looked for meanwhile.
 const STORE_WAIT: Duration = Duration::from_secs(10);
 const STORE_PAUSE: Duration = Duration::from_millis(50);
+/// Shortest and longest pause before an engine that is not there is tried again: within two seconds of its return recovery
+/// has decided.
+const ENGINE_PAUSE: Duration = Duration::from_millis(250);
+const ENGINE_PAUSE_MAX: Duration = Duration::from_millis(500);
 
 /// What every command has at hand.
 pub(crate) struct Context {
@@ -210,6 +215,56 @@ impl Context {
             dir,
             lock,
         })
+    }
+
+    /// A fleet to change, as soon as there is an engine: one that cannot be reached is waited for, with the stores held
+    /// meanwhile. The event log says so once, and when it is over.
+    ///
+    /// # Errors
+    /// As [`Context::working`], except that no engine answers; an engine that refuses is an error.
+    pub(crate) async fn working_once_there_is_an_engine(&self) -> Outcome<Working> {
+        let Writing { dir, store, lock } = self.write()?;
+        let mut pause = None;
+        let fleet = loop {
+            let failure = match self.fleet(&dir, store.clone()).await {
+                Ok(fleet) => break fleet,
+                Err(failure) if is_away(&failure) => failure,
+                Err(failure) => return Err(failure),
+            };
+            let rest = pause.unwrap_or(ENGINE_PAUSE);
+            if pause.is_none() {
+                let why = failure.chain().replace("\n  caused by", "");
+                tracing::warn!(why, "no engine answers; nothing begins until one does");
+                let reason = serde_json::json!({ "reason": why });
+                self.record(&store, EventKind::EngineLost, reason).await?;
+            }
+            tokio::time::sleep(rest).await;
+            pause = Some((rest * 2).min(ENGINE_PAUSE_MAX));
+        };
+        if pause.is_some() {
+            tracing::info!("the engine answers");
+            self.record(&store, EventKind::EngineBack, serde_json::Value::Null)
+                .await?;
+        }
+        Ok(Working {
+            fleet,
+            store,
+            dir,
+            lock,
+        })
+    }
+
+    async fn record(
+        &self,
+        store: &SqliteStore,
+        kind: EventKind,
+        data: serde_json::Value,
+    ) -> Outcome<()> {
+        let event = NewEvent {
+            data,
+            ..NewEvent::new(self.clock.now(), kind, "fleet")
+        };
+        Ok(store.record(vec![event]).await?)
     }
 
     /// A fleet and its rollouts to look at; needs no lock.
@@ -393,6 +448,17 @@ impl Context {
         name.filter(|name| !name.is_empty())
             .unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()))
     }
+}
+
+/// Whether that is an engine that may be there later.
+fn is_away(failure: &Failure) -> bool {
+    let cause = failure.cause::<PortError>();
+    cause.is_some_and(|error| {
+        matches!(
+            error.kind(),
+            PortErrorKind::Unreachable | PortErrorKind::Timeout
+        )
+    })
 }
 
 fn orchestrator(

@@ -10,18 +10,18 @@ use std::time::{Duration, Instant};
 use fleet_testkit::{Container, Fleet, Image, Lab, Registry, docker, try_docker, wait_for};
 use serde_json::{Value, json};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A daemon's world: one instance `web` of `app:1` in a registry, updated as soon as something new is found.
-struct World {
+pub(crate) struct World {
     lab: Lab,
     registry: Registry,
-    fleet: Fleet,
-    web: Container,
+    pub(crate) fleet: Fleet,
+    pub(crate) web: Container,
 }
 
 impl World {
-    fn new(topic: &str, more: &str) -> Self {
+    pub(crate) fn new(topic: &str, more: &str) -> Self {
         let lab = Lab::new(topic);
         let registry = Registry::start();
         let fleet = Fleet::new();
@@ -54,11 +54,11 @@ impl World {
     }
 
     /// Pushes a version under a tag and gives the reference.
-    fn push(&self, tag: &str, version: &str, mode: &str) -> String {
+    pub(crate) fn push(&self, tag: &str, version: &str, mode: &str) -> String {
         push(&self.lab, &self.registry, tag, version, mode)
     }
 
-    fn version(&self) -> String {
+    pub(crate) fn version(&self) -> String {
         let found = self.web.inspect_by_name();
         let env = found["Config"]["Env"].as_array().expect("a list");
         let version = env
@@ -82,7 +82,7 @@ impl World {
     }
 
     /// Waits until the new container runs beside the parked one. Killed before that, an update goes back.
-    fn wait_started(&self) {
+    pub(crate) fn wait_started(&self) {
         self.wait_parked();
         wait_for("a new container that runs", PATIENCE, || {
             let format = "{{.State.Running}} {{.Config.Env}}";
@@ -96,7 +96,7 @@ impl World {
 
     /// Waits until the instance runs a version, alone.
     #[track_caller]
-    fn wait_settled(&self, version: &str) {
+    pub(crate) fn wait_settled(&self, version: &str) {
         wait_for("an end of the update", PATIENCE, || {
             let names = self.lab.containers();
             match names == [self.web.name.clone()] && self.version() == version {
@@ -107,7 +107,7 @@ impl World {
         assert_eq!(self.web.inspect_by_name()["State"]["Running"], true);
     }
 
-    fn events(&self) -> Vec<String> {
+    pub(crate) fn events(&self) -> Vec<String> {
         let (_, document) = self.fleet.json(&["events"]);
         let events = document["events"].as_array().expect("a list");
         events

@@ -1,5 +1,6 @@
 //! The promise, end to end: the binary `fleet` on a real engine, with real volumes and a real registry.
 
+mod away;
 mod commit;
 mod compose;
 mod contained;

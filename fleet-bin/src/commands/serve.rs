@@ -29,7 +29,11 @@ const PAGE: u32 = 500;
 pub(crate) async fn run(context: &Context) -> Outcome {
     // Before anything else: a signal that comes in between must not end it in the middle.
     let mut signals = Signals::new()?;
-    let working = take(context).await?;
+    let working = tokio::select! {
+        taken = take(context) => taken?,
+        // It waits for an engine, and holds nothing yet that has to be finished.
+        () = signals.next() => return Ok(Exit::Done),
+    };
     let config = context.config();
     let hub = Hub::new();
     let orchestrator = Arc::new(working.orchestrator(Arc::new(hub.clone())));
@@ -86,9 +90,9 @@ pub(crate) async fn run(context: &Context) -> Outcome {
     Ok(Exit::Done)
 }
 
-/// Takes the data directory; a second daemon is told who has it.
+/// Takes the data directory, and waits for an engine if there is none; a second daemon is told who has it.
 async fn take(context: &Context) -> Outcome<Working> {
-    match context.working().await {
+    match context.working_once_there_is_an_engine().await {
         Err(failure) if failure.exit == Exit::NotNow => {
             let dir = context.data_dir()?;
             if Client::of(&dir)?.is_none() {

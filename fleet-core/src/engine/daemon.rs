@@ -22,13 +22,13 @@ use tokio::sync::watch;
 
 use super::rollout::Orchestrator;
 use super::tick::Looked;
-use super::{Fleet, FleetError, Offer, Recovery, Tick, Waiting};
+use super::{Fleet, FleetError, Offer, Recovery, RecoveryOutcome, Tick, Waiting};
 use crate::detect::{PollSchedules, Poller};
 use crate::model::Channel;
 use crate::plan::rollout::SupersedePolicy;
-use crate::ports::{Clock, ProgressSink, StoredUpdate};
+use crate::ports::{Clock, PortErrorKind, ProgressSink, StoredUpdate};
 use crate::record::{EventKind, NewEvent};
-use crate::update::{Verdict, error_chain};
+use crate::update::{SagaError, Verdict, error_chain};
 
 /// Longest time between two turns.
 pub const TURN: Duration = Duration::from_secs(30);
@@ -36,9 +36,10 @@ pub const TURN: Duration = Duration::from_secs(30);
 const SURVEY_EVERY: Duration = Duration::from_secs(300);
 /// Engine events are collected for so long before they wake anybody.
 const COLLECT: Duration = Duration::from_secs(2);
-/// Shortest and longest pause before the engine is asked again after it went away.
-const ENGINE_PAUSE: Duration = Duration::from_secs(1);
-const ENGINE_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Shortest and longest pause before the engine is asked again after it went away: within two seconds of its return
+/// recovery has decided.
+const ENGINE_PAUSE: Duration = Duration::from_millis(500);
+const ENGINE_PAUSE_MAX: Duration = Duration::from_millis(1500);
 const FLEET: &str = "fleet";
 
 /// Hears each verdict of recovery before it is executed, and what came of it.
@@ -152,7 +153,7 @@ impl Daemon {
             select(Box::pin(self.fleet.idle()), clock.sleep(self.grace)).await;
         };
         let work = async {
-            self.recover().await?;
+            self.recover_first().await?;
             self.state.send_modify(|state| state.recovered = true);
             join3(self.looking(), self.working(), self.watching()).await;
             Ok(())
@@ -163,8 +164,20 @@ impl Daemon {
         }
     }
 
+    /// The first recovery: over when an engine that answers was looked at for every open update.
+    async fn recover_first(&self) -> Result<(), FleetError> {
+        let mut pause = ENGINE_PAUSE;
+        while let Some(why) = self.recover().await?.iter().find_map(engine_was_away) {
+            self.engine_is_away(&why).await;
+            self.clock().sleep(pause).await;
+            pause = (pause * 2).min(ENGINE_PAUSE_MAX);
+        }
+        self.engine_answers().await;
+        Ok(())
+    }
+
     /// Recovery: what dead processes, or updates that stopped on the way, left.
-    async fn recover(&self) -> Result<(), FleetError> {
+    async fn recover(&self) -> Result<Vec<Recovery>, FleetError> {
         let told = |update: &StoredUpdate, verdict: &Verdict| {
             self.listener.verdict(update, verdict);
         };
@@ -172,7 +185,7 @@ impl Daemon {
         for recovery in &recoveries {
             self.listener.recovered(recovery);
         }
-        Ok(())
+        Ok(recoveries)
     }
 
     /// Detect and plan, when it is time.
@@ -277,7 +290,7 @@ impl Daemon {
         let mut woken = self.orchestrator.woken();
         loop {
             if self.may_work() {
-                turn("recovery", self.recover()).await;
+                turn("recovery", async { self.recover().await.map(drop) }).await;
                 turn("work on the rollouts", async {
                     Ok(self.orchestrator.run_due().await?)
                 })
@@ -417,6 +430,19 @@ impl Drop for Look<'_> {
             looks.poller.end(channel);
         }
     }
+}
+
+/// Why a recovery came to nothing, if the engine could not be asked.
+fn engine_was_away(recovery: &Recovery) -> Option<String> {
+    let RecoveryOutcome::Open(error) = &recovery.outcome else {
+        return None;
+    };
+    let away = match error {
+        FleetError::Port(error) => error.kind() == PortErrorKind::Unreachable,
+        FleetError::Saga(SagaError::EngineAway { .. }) => true,
+        _ => false,
+    };
+    away.then(|| error_chain(error))
 }
 
 /// One turn of a loop. What it fails with is said and tried again; a defect does not take the loop with it.

@@ -108,3 +108,30 @@ fn an_update_that_loses_its_engine_for_long_is_finished_when_it_is_back() {
     });
     assert_eq!(world.count("update.needs_operator"), 0);
 }
+
+#[test]
+fn a_daemon_that_starts_while_the_engine_is_away_is_not_ready_before_it_has_recovered() {
+    let world = World::new().with_channels(&["canary"]);
+    world.publish("canary:1", "2");
+    world.beside(world.until("a parked container", || world.names().len() > 1));
+    let returns_at = world.host.clock().monotonic() + minutes(10);
+    world.host.happen(Move::EngineKill {
+        down_for: minutes(10),
+    });
+    let process = world.process();
+    world.with(&process, async {
+        world.pass(minutes(9)).await;
+        assert!(!process.daemon.state().borrow().recovered);
+        assert_eq!(world.count("engine.lost"), 1);
+        assert_eq!(world.count("instance.recovered"), 0);
+        world
+            .until("a decision", || world.count("instance.recovered") == 1)
+            .await;
+        let took = world.host.clock().monotonic() - returns_at;
+        assert!(took < Duration::from_secs(2), "{took:?}");
+        world
+            .until("readiness", || process.daemon.state().borrow().recovered)
+            .await;
+        assert_eq!(world.count("engine.back"), 1);
+    });
+}

@@ -38,6 +38,22 @@ impl Fleet {
     #[track_caller]
     #[must_use]
     pub fn serve(&self) -> Serving {
+        let serving = self.begin_to_serve();
+        wait_for("a ready daemon", PATIENCE, || {
+            match self.ask("GET", "/readyz", "") {
+                Some((200, _)) => Ok(()),
+                other => Err(format!("{other:?}: {}", serving.log())),
+            }
+        });
+        serving
+    }
+
+    /// Starts `fleet serve`, ready or not.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn begin_to_serve(&self) -> Serving {
         let log = self.folder().join("serve.log");
         let file = File::create(&log).expect("the log can be made");
         let child = self
@@ -47,14 +63,7 @@ impl Fleet {
             .stderr(file)
             .spawn()
             .expect("fleet can be started");
-        let serving = Serving { child, log };
-        wait_for("a ready daemon", PATIENCE, || {
-            match self.ask("GET", "/readyz", "") {
-                Some((200, _)) => Ok(()),
-                other => Err(format!("{other:?}: {}", serving.log())),
-            }
-        });
-        serving
+        Serving { child, log }
     }
 
     /// Asks the daemon over its socket: status and body, none if nobody answers.
