@@ -168,10 +168,7 @@ impl FleetUpdater {
         };
         admission.plan.id = order.id;
         let progress = ProgressOf::new(name, self.progress.as_ref());
-        let report = self
-            .fleet
-            .update_one(&admission, &request, &progress)
-            .await;
+        let report = self.fleet.update_one(&admission, &request, &progress).await;
         self.look_again(&admission.plan.members).await;
         let report = report?;
         let fault = match &report.refusal {
