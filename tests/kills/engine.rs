@@ -8,7 +8,7 @@ use fleet_core::update::{Direction, Step};
 use fleet_testkit::PrivateEngine;
 
 use crate::lane::{Lane, Release};
-use crate::told::{Blows, Told, recover};
+use crate::told::{Blows, Told, recover, slowest_decision};
 use crate::{long, seed, steps};
 
 /// What happens to the engine.
@@ -169,8 +169,10 @@ fn blows(live_restore: bool) {
             }
         }
         println!(
-            "live-restore {live_restore}: {} blows to the engine, nothing lost, {asked} times a person was asked",
-            cases.len()
+            "live-restore {live_restore}: {} blows to the engine, nothing lost, {asked} times a person was asked; slowest \
+             decision of a recovery: {:?}",
+            cases.len(),
+            slowest_decision()
         );
     });
 }
@@ -219,12 +221,19 @@ fn a_prune_in_every_step_loses_nothing() {
             assert!(prunes > 20, "only {prunes} prunes");
             println!("{release:?} release, {prunes} prunes: nothing lost");
         }
-        // One update for each step, in a short run each third one, in which fleet dies and everything is pruned.
+    });
+}
+
+#[test]
+fn a_death_and_a_prune_in_every_step_lose_nothing() {
+    on_private_engine(false, |engine| {
+        let mut lane = Lane::new("bare", "unless-stopped");
+        let blows = Blows {
+            pruned: true,
+            ..Blows::default()
+        };
         let mut told = 0;
-        let first = usize::try_from(seed() % 3).unwrap_or(0);
-        let some = steps().enumerate();
-        let some = some.filter(|(number, _)| long() || number % 3 == first);
-        for (_, step) in some {
+        for step in steps() {
             let point = format!("{step}.after");
             lane.tell(
                 &format!("death and prune at {point}"),
@@ -237,6 +246,6 @@ fn a_prune_in_every_step_loses_nothing() {
             );
             told += 1;
         }
-        println!("{told} deaths with a prune, nothing lost");
+        println!("{told} deaths with a prune, one in each step, nothing lost");
     });
 }

@@ -10,7 +10,7 @@ use fleet_core::update::{Direction, Step};
 use crate::lane::{Lane, Release};
 use crate::steps;
 use crate::table::Killed;
-use crate::told::{Told, recover};
+use crate::told::{Told, recover, slowest_decision};
 
 /// Instances that are updated at the same time: an update mostly waits.
 const LANES: usize = 4;
@@ -88,5 +88,6 @@ fn aborted_at_every_crash_point_nothing_is_lost() {
         points.len(),
         kept.into_inner()
     );
+    println!("slowest decision of a recovery: {:?}", slowest_decision());
     killed.check();
 }

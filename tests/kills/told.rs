@@ -1,5 +1,9 @@
 //! What a run of fleet said, and what the story of one update came to.
 
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use fleet_testkit::Fleet;
@@ -46,11 +50,55 @@ pub(crate) fn outcome_of_update(stdout: &[u8]) -> Option<String> {
     Some(document["updates"][0]["outcome"].as_str()?.to_owned())
 }
 
+static SLOWEST_DECISION: Mutex<Duration> = Mutex::new(Duration::ZERO);
+
+/// Longest time from the start of a recovery, with the engine there, to its first "found …, therefore …".
+pub(crate) fn slowest_decision() -> Duration {
+    *SLOWEST_DECISION
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Exit code and document of `fleet recover`; notes when it had decided.
+#[track_caller]
+fn run(fleet: &Fleet) -> (i32, Value) {
+    let begun = Instant::now();
+    let mut child = fleet
+        .command(&["--output", "json", "recover"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("fleet can be started");
+    let said = child.stderr.take().expect("it is a pipe");
+    let listener = thread::spawn(move || {
+        let mut lines = Vec::new();
+        for line in BufReader::new(said).lines().map_while(Result::ok) {
+            if line.contains("therefore") {
+                let mut slowest = SLOWEST_DECISION
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
+                *slowest = begun.elapsed().max(*slowest);
+            }
+            lines.push(line);
+        }
+        lines
+    });
+    let mut text = String::new();
+    let mut answer = child.stdout.take().expect("it is a pipe");
+    answer.read_to_string(&mut text).expect("UTF-8");
+    let status = child.wait().expect("it ends");
+    let said = listener.join().expect("it only reads");
+    let document = serde_json::from_str(&text);
+    let document = document.unwrap_or_else(|error| panic!("{error}: {text:?}, {said:?}"));
+    (status.code().unwrap_or(-1), document)
+}
+
 /// Runs `fleet recover` once; gives the outcome of the update that was open, if one was.
 #[track_caller]
 pub(crate) fn recover(fleet: &Fleet) -> Option<String> {
     let begun = Instant::now();
-    let (code, document) = fleet.json(&["recover"]);
+    let (code, document) = run(fleet);
     let took = begun.elapsed();
     let recoveries = document["recoveries"].as_array().expect("a list");
     assert!(recoveries.len() <= 1, "one instance, {document}");

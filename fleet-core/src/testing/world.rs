@@ -298,7 +298,8 @@ impl World {
     /// An invariant does not hold.
     pub fn begin(&mut self, faults: FaultPlan) -> Result<Life, Violation> {
         let (ports, plan) = (self.ports.clone(), self.plan.clone());
-        self.live(faults, async move {
+        // Boxed where it is made: it is large, and moved on from here.
+        let process = Box::pin(async move {
             let opening = NewUpdate {
                 plan: plan.clone(),
                 at: ports.clock.now(),
@@ -312,7 +313,8 @@ impl World {
             let executor = Executor::new(&ports, &NoProgress);
             let run = executor.run(UpdateState::new(plan)).await;
             run.map(|_| ()).map_err(|error| error.to_string())
-        })
+        });
+        self.live(faults, process)
     }
 
     /// A process that comes up after another one died, under these faults.
@@ -321,7 +323,7 @@ impl World {
     /// An invariant does not hold.
     pub fn recover(&mut self, faults: FaultPlan) -> Result<Life, Violation> {
         let fleet = Fleet::new(self.fleet_ports(), FleetOptions::default());
-        self.live(faults, async move {
+        let process = Box::pin(async move {
             let recovered = fleet.recover(&NoProgress, &|_, _| {}).await;
             let recovered = recovered.map_err(|error| error.to_string())?;
             let open = recovered.into_iter().find_map(|one| match one.outcome {
@@ -329,7 +331,8 @@ impl World {
                 RecoveryOutcome::Ended(_) => None,
             });
             open.map_or(Ok(()), Err)
-        })
+        });
+        self.live(faults, process)
     }
 
     /// Faults stop and fleet comes back until the update is over or frozen; then everything is checked.

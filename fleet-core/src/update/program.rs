@@ -46,7 +46,9 @@ pub fn program(state: &UpdateState) -> Vec<(Step, usize)> {
 }
 
 fn forward(members: usize) -> Vec<(Step, usize)> {
-    let mut steps = vec![(Step::Admit, 0)];
+    // Three steps for all members together, fifteen for each.
+    let mut steps = Vec::with_capacity(3 + 15 * members);
+    steps.push((Step::Admit, 0));
     let each = |steps: &mut Vec<_>, step: Step| steps.extend((0..members).map(|m| (step, m)));
     for step in [
         Step::Freeze,
