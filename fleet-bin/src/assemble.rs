@@ -206,8 +206,7 @@ impl Context {
     /// As [`Context::working`].
     pub(crate) async fn working_in(&self, dir: DataDir) -> Outcome<Working> {
         let Writing { dir, store, lock } = Self::write_in(dir)?;
-        let engine = self.engine().await?;
-        let fleet = self.fleet(&dir, store.clone(), &engine).await?;
+        let (engine, fleet) = self.fleet_on_an_engine(&dir, &store).await?;
         Ok(Working {
             fleet,
             engine,
@@ -225,9 +224,9 @@ impl Context {
     pub(crate) async fn working_once_there_is_an_engine(&self) -> Outcome<Working> {
         let Writing { dir, store, lock } = self.write()?;
         let mut pause = None;
-        let fleet = loop {
-            let failure = match self.fleet(&dir, store.clone()).await {
-                Ok(fleet) => break fleet,
+        let (engine, fleet) = loop {
+            let failure = match self.fleet_on_an_engine(&dir, &store).await {
+                Ok(found) => break found,
                 Err(failure) if is_away(&failure) => failure,
                 Err(failure) => return Err(failure),
             };
@@ -248,10 +247,21 @@ impl Context {
         }
         Ok(Working {
             fleet,
+            engine,
             store,
             dir,
             lock,
         })
+    }
+
+    async fn fleet_on_an_engine(
+        &self,
+        dir: &DataDir,
+        store: &SqliteStore,
+    ) -> Outcome<(DockerEngine, Fleet)> {
+        let engine = self.engine().await?;
+        let fleet = self.fleet(dir, store.clone(), &engine).await?;
+        Ok((engine, fleet))
     }
 
     async fn record(
@@ -282,8 +292,7 @@ impl Context {
     pub(crate) async fn watching(&self, progress: Arc<dyn ProgressSink>) -> Outcome<Looking> {
         let (dir, store) = self.read().await?;
         let rollouts = Arc::new(store.clone());
-        let engine = self.engine().await?;
-        let fleet = self.fleet(&dir, store, &engine).await?;
+        let (engine, fleet) = self.fleet_on_an_engine(&dir, &store).await?;
         Ok(Looking {
             orchestrator: orchestrator(&fleet, rollouts, progress),
             fleet,

@@ -344,11 +344,14 @@ pub(crate) enum SnapshotCommand {
         #[arg(long)]
         yes: bool,
     },
-    /// Remove old snapshots, never the last good one of an instance
+    /// Remove old snapshots, never the last good one of an instance; with both limits only what is beyond both
     Prune {
         /// Age from which they go.
-        #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
-        older_than: Duration,
+        #[arg(long, value_name = "DURATION", value_parser = parse_duration, required_unless_present = "keep")]
+        older_than: Option<Duration>,
+        /// So many newest ones of each instance stay.
+        #[arg(long, value_name = "N")]
+        keep: Option<u32>,
         /// Do not ask.
         #[arg(long)]
         yes: bool,

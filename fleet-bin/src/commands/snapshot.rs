@@ -13,7 +13,7 @@ use crate::assemble::Context;
 use crate::call::{Call, Route, Span, Workshop};
 use crate::cli::SnapshotCommand;
 use crate::daemon::{Served, at};
-use crate::exit::{Exit, OrExit as _, Outcome};
+use crate::exit::{Exit, Failure, OrExit as _, Outcome};
 use crate::output::{Table, bytes, confirm};
 
 /// A snapshot in JSON.
@@ -96,7 +96,10 @@ pub(crate) struct Delete {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Prune {
-    older_than: Span,
+    /// None: whatever their age.
+    older_than: Option<Span>,
+    /// Newest ones of each instance that stay.
+    keep: Option<u32>,
 }
 
 impl Call for List {
@@ -180,8 +183,17 @@ impl Call for Prune {
 
     async fn carry_out(self, workshop: &Workshop) -> Outcome<Answer> {
         recover::first(workshop).await?;
-        let Span(age) = self.older_than;
-        let removed = workshop.fleet.snapshot_prune(age, &workshop.actor).await?;
+        if self.older_than.is_none() && self.keep.is_none() {
+            // The command line asks for one of both; whoever asks by HTTP is told here.
+            let message = "expected older_than, keep or both, found neither".to_owned();
+            return Err(Failure::new(Exit::Usage, message));
+        }
+        let age = self.older_than.map(|Span(age)| age).unwrap_or_default();
+        let keep = self.keep.unwrap_or_default() as usize;
+        let removed = workshop
+            .fleet
+            .snapshot_prune(age, keep, &workshop.actor)
+            .await?;
         answer(&removed)
     }
 }
@@ -222,13 +234,17 @@ pub(crate) async fn run(context: &Context, command: SnapshotCommand) -> Outcome 
             confirm(yes, &format!("Remove snapshot {id}?"))?;
             context.carry_out(Delete { id }).await
         }
-        SnapshotCommand::Prune { older_than, yes } => {
+        SnapshotCommand::Prune {
+            older_than,
+            keep,
+            yes,
+        } => {
             confirm(
                 yes,
                 "Remove old snapshots? The newest one of each instance stays.",
             )?;
-            let older_than = Span(older_than);
-            context.carry_out(Prune { older_than }).await
+            let older_than = older_than.map(Span);
+            context.carry_out(Prune { older_than, keep }).await
         }
     }
 }

@@ -109,14 +109,16 @@ impl Fleet {
             .await
     }
 
-    /// Removes snapshots older than an age; never the newest one of an instance, never the newest one that is whole, and
-    /// never one that an open update may need. Returns what was removed.
+    /// Removes snapshots that are older than an age and not among so many newest ones of their instance; never the newest
+    /// one of an instance, never the newest one that is whole, and never one that an open update may need. Returns what was
+    /// removed.
     ///
     /// # Errors
     /// The store cannot be read or written.
     pub async fn snapshot_prune(
         &self,
         older_than: std::time::Duration,
+        keep: usize,
         actor: &str,
     ) -> Result<Vec<SnapshotInfo>, FleetError> {
         let store = &self.ports.update.snapshots;
@@ -124,8 +126,16 @@ impl Fleet {
         let all = store.list(None).await?;
         let mut removed = Vec::new();
         let mut kept = BTreeMap::new();
-        for info in &all {
-            if now.since(info.created_at) < older_than || self.is_needed(&info.id).await? {
+        for (place, info) in all.iter().enumerate() {
+            let mut newer = all[place + 1..].iter();
+            let is_kept = newer
+                .by_ref()
+                .filter(|other| other.instance == info.instance)
+                .take(keep)
+                .count()
+                < keep;
+            let is_young = now.since(info.created_at) < older_than;
+            if is_kept || is_young || self.is_needed(&info.id).await? {
                 continue;
             }
             if !kept.contains_key(&info.instance) {

@@ -19,7 +19,11 @@ fn create(world: &World) -> SnapshotId {
 }
 
 fn prune(world: &World) -> Vec<SnapshotId> {
-    let pruned = world.fleet.snapshot_prune(Duration::ZERO, "ann");
+    prune_beyond(world, Duration::ZERO, 0)
+}
+
+fn prune_beyond(world: &World, older_than: Duration, keep: usize) -> Vec<SnapshotId> {
+    let pruned = world.fleet.snapshot_prune(older_than, keep, "ann");
     let pruned = world.host.drive(pruned).expect("nothing kills it");
     let removed = pruned.expect("the ports work");
     removed.into_iter().map(|info| info.id).collect()
@@ -45,4 +49,15 @@ fn a_prune_never_takes_the_last_good_one_even_if_a_newer_one_is_damaged() {
     let fourth = create(&world);
     assert_eq!(prune(&world), [second, third]);
     assert_eq!(left(&world), [fourth]);
+}
+
+#[test]
+fn a_prune_takes_what_is_beyond_both_age_and_count() {
+    let world = World::with_web();
+    let [first, second, third, fourth] = [(); 4].map(|()| create(&world));
+    assert_eq!(prune_beyond(&world, Duration::ZERO, 3), [first]);
+    assert_eq!(prune_beyond(&world, Duration::from_secs(3600), 1), []);
+    assert_eq!(prune_beyond(&world, Duration::from_secs(2), 2), [second]);
+    assert_eq!(left(&world), [third, fourth]);
+    assert_eq!(prune_beyond(&world, Duration::ZERO, 1), [third]);
 }
