@@ -381,41 +381,6 @@ fn same_plan_by_http_and_by_command(fleet: &Fleet, web: &str) {
 }
 
 #[test]
-fn an_instance_that_is_started_beside_the_daemon_is_found_by_the_engines_word() {
-    let world = World::new("events", "");
-    let image = world.push("late", "1", "");
-    docker(&["pull", "--quiet", &image]);
-    world.push("late", "2", "");
-    let _serving = world.fleet.serve();
-    let found = |name: &str| {
-        let (_, document) = world.fleet.json(&["events"]);
-        let events = document["events"].as_array().expect("a list").clone();
-        let is_it = |event: &&Value| {
-            event["kind"] == "update.committed" && event["instance"] == json!(name)
-        };
-        events.iter().any(|event| is_it(&event))
-    };
-    // The daemon has looked which channels there are, and does not do so again for five minutes.
-    world.push("1", "2", "");
-    wait_for("the first update", PATIENCE, || {
-        found(&world.web.name).then_some(()).ok_or_else(String::new)
-    });
-    let label = |name: &str| format!("{}.{name}", world.lab.prefix());
-    let late = world
-        .lab
-        .run("late")
-        .label(&label("enable"), "true")
-        .label(&label("policy"), "on-push")
-        .label(&label("channel"), "late")
-        .label(&label("health.path"), "/health")
-        .label(&label("health.port"), "8080")
-        .start(&image);
-    wait_for("its update", PATIENCE, || {
-        found(&late.name).then_some(()).ok_or_else(String::new)
-    });
-}
-
-#[test]
 fn a_stop_in_mid_update_ends_in_time_and_the_next_start_finishes_it() {
     let world = World::new("term", "[daemon]\nstop_timeout = \"1s\"\n");
     let two = world.push("2", "2", "slow:6000");
