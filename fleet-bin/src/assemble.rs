@@ -336,6 +336,7 @@ impl Context {
                 .clone()
                 .unwrap_or_else(|| DEFAULT_PREFIX.to_owned()),
             keep_snapshots: config.snapshots.keep,
+            snapshot_max_age: config.snapshot_max_age()?,
             own_container,
             image_policy: config.images.policy()?,
             ..FleetOptions::default()

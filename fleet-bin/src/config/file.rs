@@ -90,6 +90,9 @@ pub(crate) struct SnapshotConfig {
     /// Snapshots kept of each instance after a commit. The last good one is kept in any case.
     #[schemars(range(min = 1))]
     pub(crate) keep: u32,
+    /// Age from which snapshots of updates go after a commit, such as "720h"; the newest of an instance stays. Default:
+    /// whatever their age.
+    pub(crate) max_age: Option<String>,
     /// Where snapshots are. Default: the folder "snapshots" in the data directory.
     pub(crate) dir: Option<PathBuf>,
     /// Most bytes of volumes that are read or written per second, so that neighbours keep their share of the disk. It
@@ -119,6 +122,7 @@ impl Default for SnapshotConfig {
     fn default() -> Self {
         Self {
             keep: 3,
+            max_age: None,
             dir: None,
             bytes_per_second: None,
             pre_copy: FirstPass::Auto,

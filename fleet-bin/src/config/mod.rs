@@ -207,6 +207,16 @@ impl FileConfig {
         })
     }
 
+    /// Age from which snapshots go after a commit.
+    ///
+    /// # Errors
+    /// A text that is no duration.
+    pub(crate) fn snapshot_max_age(&self) -> Outcome<Option<Duration>> {
+        let text = self.snapshots.max_age.as_deref();
+        text.map(|text| duration("snapshots.max_age", text))
+            .transpose()
+    }
+
     /// How long the daemon goes on at its end.
     ///
     /// # Errors
@@ -224,6 +234,7 @@ fn validate(config: &FileConfig) -> Outcome<()> {
     config.schedules()?;
     config.supersede()?;
     config.stop_timeout()?;
+    config.snapshot_max_age()?;
     if config.snapshots.keep == 0 {
         return Err(Failure::new(
             Exit::Usage,
@@ -323,6 +334,7 @@ mod tests {
             "label_prefix = \"fleet\"",
             "[snapshots]\nkeep = 0",
             "[snapshots]\nbytes_per_second = 0",
+            "[snapshots]\nmax_age = \"old\"",
             "[registries.x]\npassword = \"a\"\npassword_file = \"b\"",
             "[poll]\nothers = \"now and then\"",
             "[poll]\nquiet_period = \"5\"",

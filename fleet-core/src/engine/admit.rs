@@ -109,6 +109,7 @@ impl Fleet {
             rollout: request.rollout,
             members,
             keep_snapshots: self.options.keep_snapshots,
+            snapshot_max_age: self.options.snapshot_max_age,
         })
     }
 

@@ -81,6 +81,8 @@ pub struct FleetOptions {
     pub label_prefix: String,
     /// Snapshots kept for each instance after an update.
     pub keep_snapshots: u32,
+    /// Age from which a snapshot goes after an update; the newest of an instance stays. None: whatever its age.
+    pub snapshot_max_age: Option<Duration>,
     /// How long an update waits for an engine that went away before it is left to recovery.
     pub engine_wait: Duration,
     /// The container in which fleet itself runs, if it does.
@@ -94,6 +96,7 @@ impl Default for FleetOptions {
         Self {
             label_prefix: crate::model::labels::DEFAULT_PREFIX.to_owned(),
             keep_snapshots: 3,
+            snapshot_max_age: None,
             engine_wait: ENGINE_WAIT,
             own_container: None,
             image_policy: None,

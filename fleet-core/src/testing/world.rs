@@ -484,5 +484,6 @@ fn plan(
             discard_writable_layer: false,
         }],
         keep_snapshots: 2,
+        snapshot_max_age: None,
     }
 }

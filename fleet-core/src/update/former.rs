@@ -102,6 +102,7 @@ mod tests {
                 rollout: None,
                 members: vec![member],
                 keep_snapshots: 1,
+                snapshot_max_age: None,
             },
             created_at: Timestamp::UNIX_EPOCH,
             boot_id: String::new(),

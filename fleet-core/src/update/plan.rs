@@ -22,6 +22,9 @@ pub struct UpdatePlan {
     pub members: Vec<MemberPlan>,
     /// How many snapshots are kept for each member after a commit.
     pub keep_snapshots: u32,
+    /// Age from which a snapshot goes after a commit, however few there are; the newest stays. None: whatever its age.
+    #[serde(default)]
+    pub snapshot_max_age: Option<Duration>,
 }
 
 /// The plan for one member.

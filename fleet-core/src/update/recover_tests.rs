@@ -39,6 +39,7 @@ fn plan(container: &Container) -> UpdatePlan {
             discard_writable_layer: false,
         }],
         keep_snapshots: 3,
+        snapshot_max_age: None,
     }
 }
 

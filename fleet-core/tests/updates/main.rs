@@ -30,6 +30,10 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::with(FleetOptions::default())
+    }
+
+    fn with(options: FleetOptions) -> Self {
         let host = FakeHost::new(7);
         let store = MemoryStore::new();
         let update = UpdatePorts {
@@ -51,7 +55,7 @@ impl World {
             availability: Arc::new(store.clone()),
             verifier: None,
         };
-        let fleet = Fleet::new(ports, FleetOptions::default());
+        let fleet = Fleet::new(ports, options);
         Self { host, store, fleet }
     }
 

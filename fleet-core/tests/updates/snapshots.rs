@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+use fleet_core::engine::FleetOptions;
 use fleet_core::ids::SnapshotId;
 use fleet_core::ports::{Clock as _, NoProgress, SnapshotStore as _};
 
-use super::World;
+use fleet_core::testing::{Workload, image};
+use fleet_core::update::Outcome;
+
+use super::{World, assert_outcome, probed};
 
 /// One that is younger than every other.
 fn create(world: &World) -> SnapshotId {
@@ -60,4 +64,26 @@ fn a_prune_takes_what_is_beyond_both_age_and_count() {
     assert_eq!(prune_beyond(&world, Duration::from_secs(2), 2), [second]);
     assert_eq!(left(&world), [third, fourth]);
     assert_eq!(prune_beyond(&world, Duration::ZERO, 1), [third]);
+}
+
+#[test]
+fn a_commit_takes_what_is_too_old_however_few_there_are() {
+    let world = World::with(FleetOptions {
+        snapshot_max_age: Some(Duration::from_secs(3600)),
+        ..FleetOptions::default()
+    });
+    world.host.load(image("app:1"));
+    world.host.run(probed("web"));
+    let update = |tag: &str| {
+        world.publish(tag, Workload::healthy(tag));
+        assert_outcome(&world.update("web", tag), Outcome::Committed);
+    };
+    update("app:2");
+    update("app:3");
+    assert_eq!(left(&world).len(), 2);
+    let day = Duration::from_secs(24 * 3600);
+    let slept = world.host.drive(world.host.clock().sleep(day));
+    slept.expect("nothing kills it");
+    update("app:4");
+    assert_eq!(left(&world).len(), 1, "that of the last update");
 }

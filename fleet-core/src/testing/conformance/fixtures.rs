@@ -74,6 +74,7 @@ pub fn plan(n: u8, names: &[&str]) -> UpdatePlan {
         rollout: Some(RolloutId::new(at(n), [n; 10])),
         members: names.iter().map(|name| member(n, name)).collect(),
         keep_snapshots: 3,
+        snapshot_max_age: None,
     }
 }
 

@@ -110,9 +110,10 @@ impl Run<'_> {
     }
 
     pub(super) async fn snapshot(&mut self, member: usize) -> Result<Facts, StepError> {
-        let consistency = match self.facts(member).was_killed() {
-            true => Consistency::Unclean,
-            false => Consistency::Clean,
+        let consistency = if self.facts(member).was_killed() {
+            Consistency::Unclean
+        } else {
+            Consistency::Clean
         };
         let old = self.old(member).await?;
         if old.is_some_and(|old| old.is_up()) {

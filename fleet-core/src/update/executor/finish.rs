@@ -101,7 +101,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Removes snapshots beyond the newest ones that are kept. The one of this update is the last good one.
+    /// Removes snapshots beyond the newest ones that are kept, and those that are too old. The newest is the last good one
+    /// and stays.
     pub(super) async fn apply_retention(&mut self, member: usize) -> Result<(), StepError> {
         let keep = self.state.plan.keep_snapshots.max(1) as usize;
         let all = self
@@ -114,8 +115,13 @@ impl Run<'_> {
             .filter(|snapshot| snapshot.update.is_some())
             .collect();
         let surplus = by_update.len().saturating_sub(keep);
-        for snapshot in &by_update[..surplus] {
-            self.ports.snapshots.delete(&snapshot.id).await?;
+        let (now, max_age) = (self.ports.clock.now(), self.state.plan.snapshot_max_age);
+        for (place, snapshot) in by_update.iter().enumerate() {
+            let is_newest = place + 1 == by_update.len();
+            let is_old = max_age.is_some_and(|age| now.since(snapshot.created_at) > age);
+            if place < surplus || is_old && !is_newest {
+                self.ports.snapshots.delete(&snapshot.id).await?;
+            }
         }
         Ok(())
     }
