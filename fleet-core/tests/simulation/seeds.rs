@@ -121,6 +121,14 @@ fn seeds_that_found_a_bug_hold() {
             16_939,
             "an error after the start counted as a refusal of it",
         ),
+        (
+            1_795_704_848_022_795,
+            "data was put back under a process that the engine lost, of a container that somebody made",
+        ),
+        (
+            1_795_704_838_027_527,
+            "a checker blamed fleet for an engine that was killed in the call that recorded the commit",
+        ),
     ] {
         if let Err(failure) = tell(seed, true) {
             panic!("{found}\n{failure}");

@@ -1,12 +1,14 @@
 //! Somebody replaces the container in the middle of an update, as compose does: theirs is not touched, whatever the
 //! moment, and however the update ends.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use fleet_core::crash::CrashPoints;
 use fleet_core::engine::{Fleet, FleetOptions};
 use fleet_core::model::Container;
-use fleet_core::ports::NoProgress;
+use fleet_core::ports::{ContainerRuntime, NoProgress};
 use fleet_core::testing::{FakeHost, ForeignMove, Move, Workload};
 use fleet_core::update::Outcome;
 
@@ -122,4 +124,75 @@ fn what_a_stranger_put_under_the_name_is_theirs_while_an_update_commits() {
 #[test]
 fn what_a_stranger_put_under_the_name_is_theirs_while_an_update_goes_back() {
     check(&Workload::destroyer("2"));
+}
+
+/// Makes the parked container again and lets it run, and kills the engine a moment later.
+struct Vandal {
+    host: FakeHost,
+    kills_at: &'static str,
+    theirs: Mutex<Option<Container>>,
+    killed: AtomicBool,
+}
+
+impl CrashPoints for Vandal {
+    fn reached(&self, point: &str) -> bool {
+        if point == "promote.before" {
+            let containers = self.host.containers();
+            let mut names = containers.iter().map(|container| &container.name);
+            let name = names.find(|name| name.contains(".fleet-p-"));
+            let name = name.expect("the old container is parked");
+            let again = ForeignMove::Recreate(name.clone());
+            self.host.happen(Move::Foreign(again));
+            *self.theirs.lock().unwrap() = self.host.container(name);
+        }
+        if point == self.kills_at && !self.killed.swap(true, Ordering::Relaxed) {
+            let down_for = Duration::from_millis(500);
+            self.host.happen(Move::EngineKill { down_for });
+        }
+        false
+    }
+}
+
+/// Gives whether the engine lost sight of the process.
+fn update_with_vandal(kills_at: &'static str, luck: u64) -> bool {
+    let mut world = World::with_luck(luck).and_web();
+    world.publish("app:2", Workload::crasher("2"));
+    let vandal = Arc::new(Vandal {
+        host: world.host.clone(),
+        kills_at,
+        theirs: Mutex::default(),
+        killed: AtomicBool::new(false),
+    });
+    let mut ports = world.fleet.ports().clone();
+    ports.update.crash = vandal.clone();
+    world.fleet = Fleet::new(ports, FleetOptions::default());
+    let report = world.update("web", "app:2");
+    let theirs = vandal.theirs.lock().unwrap().take().expect("it was made");
+    let engine = world.host.engine();
+    let orphan = world.host.drive(engine.orphan(&theirs.id));
+    let orphan = orphan.expect("nothing kills it").expect("it answers");
+    if orphan.is_some() {
+        assert_outcome(&report, Outcome::NeedsOperator);
+        let reason = report.reason.unwrap_or_default();
+        let lives_on = "lives on without the engine";
+        let says_why = reason.contains(lives_on) && reason.contains(theirs.id.short());
+        assert!(says_why, "{kills_at}: {reason}");
+    }
+    orphan.is_some()
+}
+
+#[test]
+fn no_data_is_put_back_under_a_process_that_the_engine_lost() {
+    for kills_at in [
+        "gate.after",
+        "stop_new.after",
+        "evidence.before",
+        "set_aside.before",
+        "set_aside.after",
+        "restore.before",
+    ] {
+        let lost = (0..8).filter(|luck| update_with_vandal(kills_at, *luck));
+        let lost = lost.count();
+        assert!(lost > 0, "the engine lost nothing at {kills_at}");
+    }
 }

@@ -30,11 +30,16 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        Self::with(FleetOptions::default())
+        Self::with(7, FleetOptions::default())
     }
 
-    fn with(options: FleetOptions) -> Self {
-        let host = FakeHost::new(7);
+    /// On a host whose chances fall as this seed says.
+    fn with_luck(seed: u64) -> Self {
+        Self::with(seed, FleetOptions::default())
+    }
+
+    fn with(seed: u64, options: FleetOptions) -> Self {
+        let host = FakeHost::new(seed);
         let store = MemoryStore::new();
         let update = UpdatePorts {
             runtime: Arc::new(host.engine()),
@@ -61,10 +66,13 @@ impl World {
 
     /// With `app:1` loaded and one running instance `web` of it.
     fn with_web() -> Self {
-        let world = Self::new();
-        world.host.load(image("app:1"));
-        world.host.run(probed("web"));
-        world
+        Self::new().and_web()
+    }
+
+    fn and_web(self) -> Self {
+        self.host.load(image("app:1"));
+        self.host.run(probed("web"));
+        self
     }
 
     fn publish(&self, tag: &str, workload: Workload) -> Release {

@@ -6,10 +6,10 @@ use fleet_core::engine::FleetOptions;
 use fleet_core::ids::SnapshotId;
 use fleet_core::ports::{Clock as _, NoProgress, SnapshotStore as _};
 
-use fleet_core::testing::{Workload, image};
+use fleet_core::testing::Workload;
 use fleet_core::update::Outcome;
 
-use super::{World, assert_outcome, probed};
+use super::{World, assert_outcome};
 
 /// One that is younger than every other.
 fn create(world: &World) -> SnapshotId {
@@ -68,12 +68,11 @@ fn a_prune_takes_what_is_beyond_both_age_and_count() {
 
 #[test]
 fn a_commit_takes_what_is_too_old_however_few_there_are() {
-    let world = World::with(FleetOptions {
+    let options = FleetOptions {
         snapshot_max_age: Some(Duration::from_secs(3600)),
         ..FleetOptions::default()
-    });
-    world.host.load(image("app:1"));
-    world.host.run(probed("web"));
+    };
+    let world = World::with(7, options).and_web();
     let update = |tag: &str| {
         world.publish(tag, Workload::healthy(tag));
         assert_outcome(&world.update("web", tag), Outcome::Committed);

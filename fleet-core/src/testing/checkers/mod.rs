@@ -87,6 +87,9 @@ pub(super) struct Checker {
     foreign_at_last: bool,
     pruned: bool,
     engine_moved: bool,
+    /// The call in which the engine went away, as long as nothing happened in a later one.
+    engine_moved_in: Option<u64>,
+    /// The engine went away when the update was over, or in the very call that said so.
     engine_moved_at_last: bool,
     starts_of_new: u32,
     outcome: Option<Outcome>,
@@ -126,6 +129,7 @@ impl Checker {
             foreign_at_last: false,
             pruned: false,
             engine_moved: false,
+            engine_moved_in: None,
             engine_moved_at_last: false,
             starts_of_new: 0,
             outcome: None,
@@ -157,6 +161,7 @@ impl Checker {
     }
 
     fn take(&mut self, call: u64, fact: Fact) -> Checked {
+        self.engine_moved_in = self.engine_moved_in.filter(|moved| *moved == call);
         match fact {
             Fact::Started(id, hand) => self.started(call, id, hand)?,
             Fact::Ended(id) => {
@@ -232,6 +237,8 @@ impl Checker {
                 )?;
                 // Who starts something just before it is over cannot be seen either.
                 self.foreign_at_last |= self.blind(call);
+                // The journal does not ask the engine: one that goes away in this call was there at the last look.
+                self.engine_moved_at_last |= self.engine_moved_in.is_some();
                 self.outcome = Some(outcome);
             }
         }
@@ -242,6 +249,7 @@ impl Checker {
         match what {
             Move::EngineRestart { .. } | Move::EngineKill { .. } | Move::Reboot { .. } => {
                 self.engine_moved = true;
+                self.engine_moved_in = Some(call);
                 self.engine_moved_at_last |= self.outcome.is_some();
             }
             Move::Prune => self.pruned = true,

@@ -1,5 +1,6 @@
 //! The effects of the steps of the way back.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -88,7 +89,6 @@ impl Run<'_> {
                 "the volumes may have been written to, and there is no snapshot in the journal",
             ));
         };
-        self.nobody_writes(member).await?;
         let found = self.ports.snapshots.get(&snapshot.id).await?;
         match found {
             Some(info) if info.manifest_sha256 == snapshot.manifest_sha256 => {}
@@ -112,6 +112,8 @@ impl Run<'_> {
                 }
             }
         }
+        // The last look before the act.
+        self.nobody_writes(member).await?;
         let mut tries = 0;
         loop {
             tries += 1;
@@ -137,16 +139,33 @@ impl Run<'_> {
     }
 
     /// No restore while anything that runs mounts the volumes: fleet's own containers are stopped already, the rest is
-    /// somebody else's.
+    /// somebody else's. What the engine shows as stopped may have a process that it lost sight of, whoever made it; and
+    /// of fleet's own even what the engine does not know any more.
     async fn nobody_writes(&self, member: usize) -> Result<(), StepError> {
-        let others = self.others_on_volumes(member).await?;
-        let Some(other) = others.first() else {
-            return Ok(());
-        };
-        Err(StepError::Diverged(format!(
-            "expected nobody to use the volumes of {}, found container {} running on them",
-            self.state.plan.members[member].instance, other.name
-        )))
+        let instance = &self.state.plan.members[member].instance;
+        let users = self.users_of_volumes(member).await?;
+        if let Some(other) = users.iter().find(|user| user.is_up()) {
+            return Err(StepError::Diverged(format!(
+                "expected nobody to use the volumes of {instance}, found container {} running on them",
+                other.name
+            )));
+        }
+        let mut ids: BTreeSet<_> = users.iter().map(|user| &user.id).collect();
+        for (plan, known) in self.state.plan.members.iter().zip(&self.state.members) {
+            ids.insert(&plan.container);
+            ids.extend(&known.facts.candidate);
+            ids.extend(&known.facts.restored);
+        }
+        for id in ids {
+            if let Some(orphan) = self.ports.runtime.orphan(id).await? {
+                return Err(stuck(format!(
+                    "the data of {instance} is not put back while a process of container {} lives on without the \
+                     engine: {orphan}",
+                    id.short()
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Puts the local tag back on the image it was on, unless another instance has committed the new one.

@@ -127,8 +127,8 @@ impl Run<'_> {
         Ok(None)
     }
 
-    /// Containers that run and mount one of these volumes, guards, helpers and those of this update aside.
-    pub(super) async fn others_on_volumes(
+    /// Containers that mount one of the volumes, running or not; guards and helpers aside.
+    pub(super) async fn users_of_volumes(
         &self,
         member: usize,
     ) -> Result<Vec<Container>, StepError> {
@@ -138,18 +138,14 @@ impl Run<'_> {
         let inventory = self.ports.runtime.inventory().await?;
         let mounts = |container: &Container| {
             container.mounts.iter().any(|mount| match &mount.kind {
-                crate::model::MountKind::Volume { name, .. } => {
-                    volumes.iter().any(|volume| volume.name == *name)
-                }
+                MountKind::Volume { name, .. } => volumes.iter().any(|volume| volume.name == *name),
                 _ => false,
             })
         };
         Ok(inventory
             .containers
             .into_iter()
-            .filter(|container| {
-                container.is_up() && !labels::is_auxiliary(&container.labels) && mounts(container)
-            })
+            .filter(|container| !labels::is_auxiliary(&container.labels) && mounts(container))
             .collect())
     }
 }
