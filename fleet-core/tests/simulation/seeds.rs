@@ -129,6 +129,10 @@ fn seeds_that_found_a_bug_hold() {
             1_795_704_838_027_527,
             "a checker blamed fleet for an engine that was killed in the call that recorded the commit",
         ),
+        (
+            1_795_706_682_091_934,
+            "an engine that was restarted while it answered was taken for somebody who restarted the container",
+        ),
     ] {
         if let Err(failure) = tell(seed, true) {
             panic!("{found}\n{failure}");
