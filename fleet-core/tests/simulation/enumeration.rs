@@ -174,6 +174,30 @@ fn a_blow_to_the_host_before_every_call_ends_well() {
     }
 }
 
+/// No call fails then, and nothing but the engine's events tells of it.
+#[test]
+fn an_engine_restart_within_one_slow_answer_asks_nobody() {
+    let down_for = Duration::from_millis(500);
+    for (kind, scenario) in scenarios() {
+        let told = until_not_reached(|call| {
+            let name = format!("{kind}, engine restart within call {call}");
+            let plan = FaultPlan {
+                moves: [(call, vec![Move::EngineRestart { down_for }])].into(),
+                ..FaultPlan::once(call, Fault::Slow(Duration::from_secs(9)))
+            };
+            let reached = std::cell::Cell::new(true);
+            let ending = well(&name, &scenario, |world| {
+                world.begin(plan.clone())?;
+                reached.set(world.host().calls() >= call);
+                world.finish()
+            });
+            nobody_is_asked(&name, &ending);
+            reached.get()
+        });
+        println!("{kind}: engine restart within each of {told} calls");
+    }
+}
+
 #[test]
 fn every_call_that_fails_ends_well() {
     let faults = [

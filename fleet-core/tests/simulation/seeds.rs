@@ -129,6 +129,14 @@ fn seeds_that_found_a_bug_hold() {
             1_795_704_838_027_527,
             "a checker blamed fleet for an engine that was killed in the call that recorded the commit",
         ),
+        (
+            1_795_706_682_091_934,
+            "an engine that was restarted while it answered was taken for somebody who restarted the container",
+        ),
+        (
+            1_795_707_273_003_233,
+            "the new container was started beside a process of the old one that the engine lost",
+        ),
     ] {
         if let Err(failure) = tell(seed, true) {
             panic!("{found}\n{failure}");

@@ -192,12 +192,16 @@ impl Run<'_> {
                 ..Facts::default()
             });
         }
-        if self.engine_lost
-            && let Some(orphan) = self.ports.runtime.orphan(&new.id).await?
-        {
-            return Err(stuck(format!(
-                "a process of the new container lives on without the engine: {orphan}"
-            )));
+        if self.engine_lost {
+            // Somebody may have started the old one again before the engine lost sight of it.
+            let old = self.state.old_id(member);
+            for (which, id) in [("new", &new.id), ("old", old)] {
+                if let Some(orphan) = self.ports.runtime.orphan(id).await? {
+                    return Err(stuck(format!(
+                        "a process of the {which} container lives on without the engine: {orphan}"
+                    )));
+                }
+            }
         }
         if let Some(other) = self.version_beside(&new.id).await? {
             return Err(StepError::Diverged(other));

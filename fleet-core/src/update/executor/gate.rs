@@ -29,6 +29,8 @@ enum Answer {
     NotYet(String),
     /// The process ended.
     Ended(Box<Container>),
+    /// Another run of it, since the engine restarted.
+    RunAnew,
 }
 
 /// What the gate learned when it passed.
@@ -141,6 +143,13 @@ impl Run<'_> {
                     start = self.ports.clock.monotonic();
                     continue;
                 }
+                Ok(Answer::RunAnew) => {
+                    self.engine_lost = true;
+                    self.wait_for_engine_back().await?;
+                    (passes, first, pause, run_of) = (0, None, FIRST_PAUSE, None);
+                    start = self.ports.clock.monotonic();
+                    continue;
+                }
                 Err(StepError::Unknown(error)) => {
                     // The engine is away. It is an incident of the engine: wait, then start the question anew.
                     self.engine_lost = true;
@@ -189,9 +198,10 @@ impl Run<'_> {
 
     /// One question.
     ///
-    /// `run_of`: start of the run that is being judged, once it is known; another one is somebody else's doing.
+    /// `run_of`: start of the run that is being judged, once it is known; another one is the engine's restart or
+    /// somebody else's doing.
     async fn ask(
-        &self,
+        &mut self,
         id: &ContainerId,
         spec: &HealthSpec,
         run_of: &mut Option<Timestamp>,
@@ -206,6 +216,11 @@ impl Run<'_> {
             return Ok(Answer::Ended(Box::new(container)));
         }
         if run_of.is_some() && *run_of != container.started_at {
+            // The engine goes and comes back within one slow answer, and its policy brings the container up: no
+            // question failed, only the events broke off.
+            if self.watch.lost() {
+                return Ok(Answer::RunAnew);
+            }
             return Err(StepError::Diverged(format!(
                 "container {} was restarted by somebody else",
                 id.short()
