@@ -217,6 +217,10 @@ fn shown(container: &Container) -> Value {
     for of_one_run in ["State", "NetworkSettings"] {
         found[of_one_run].take();
     }
+    // The engine keeps them in a map, and shows them in any order.
+    if let Some(mounts) = found["Mounts"].as_array_mut() {
+        mounts.sort_by_key(|mount| mount["Destination"].to_string());
+    }
     found["places"] = places;
     found
 }
