@@ -200,7 +200,7 @@ async fn by_fleet(volume: Volume) -> Result<Cost> {
     let asker = Asker::start(stage.address(), "2", ASK_EVERY);
     let start = Instant::now();
     let report = fleet
-        .update_watched(&web.name, &stage.new, progress)
+        .update_watched(&[&web.name], &stage.new, progress)
         .await?;
     let whole = start.elapsed();
     anyhow::ensure!(report.outcome == Some(Outcome::Committed), "{report:?}");

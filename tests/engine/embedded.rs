@@ -96,18 +96,18 @@ impl Embedded {
         instance: &str,
         to: &str,
     ) -> Result<UpdateReport, FleetError> {
-        self.update_watched(instance, to, &NoProgress).await
+        self.update_watched(&[instance], to, &NoProgress).await
     }
 
-    /// The same, told of each step.
+    /// The same for instances that are one update, told of each step.
     pub(crate) async fn update_watched(
         &self,
-        instance: &str,
+        instances: &[&str],
         to: &str,
         progress: &dyn ProgressSink,
     ) -> Result<UpdateReport, FleetError> {
         let request = UpdateRequest {
-            instances: vec![instance.to_owned()],
+            instances: instances.iter().map(ToString::to_string).collect(),
             to: to.parse::<Target>().expect("a reference"),
             timeout: None,
             override_window: false,
@@ -115,10 +115,9 @@ impl Embedded {
             actor: "test".to_owned(),
             rollout: None,
         };
-        self.fleet
-            .update(&request, progress)
-            .await
-            .map(|mut reports| reports.remove(0))
+        let mut reports = self.fleet.update(&request, progress).await?;
+        assert_eq!(reports.len(), 1, "one update: {reports:?}");
+        Ok(reports.remove(0))
     }
 
     pub(crate) async fn recover(&self) -> Vec<Recovery> {

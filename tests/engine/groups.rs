@@ -1,5 +1,6 @@
 //! Containers that move together, on a real engine.
 
+use fleet_core::ports::NoProgress;
 use fleet_core::update::Outcome;
 use fleet_testkit::{Image, Lab, docker};
 
@@ -70,6 +71,52 @@ async fn a_new_child_leaves_its_parent_alone() {
         .import("app:2", &Image::new("app2", "").env("APP_PORT", "9090"));
     update(&pair, &pair.child.name, &new, Outcome::Committed).await;
     assert_eq!(pair.parent.inspect_by_name()["Id"], pair.parent.id.as_str());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_get_new_images_in_one_update_or_neither_does() {
+    let lab = Lab::new("both");
+    let old = lab.import("1", &Image::new("1", ""));
+    let parent = lab.run("vpn").managed().start(&old);
+    parent.wait_up();
+    let network = format!("container:{}", parent.name);
+    let child = lab
+        .run("app")
+        .managed()
+        .label("fleet.health.port", "9090")
+        .options(&["--network", &network, "--env", "APP_PORT=9090"])
+        .start(&old);
+    let pair = Pair { lab, parent, child };
+    let names = [pair.parent.name.as_str(), pair.child.name.as_str()];
+    let now = || {
+        let shown = [pair.parent.inspect_by_name(), pair.child.inspect_by_name()];
+        shown.map(|container| (container["Id"].clone(), container["Image"].clone()))
+    };
+    let before = now();
+    let fleet = Embedded::new().await;
+    let bad = pair.lab.import("bad", &Image::new("bad", "exit"));
+    let report = fleet.update_watched(&names, &bad, &NoProgress).await;
+    let report = report.expect("the engine answers");
+    assert_eq!(report.outcome, Some(Outcome::RolledBack));
+    pair.check();
+    assert_eq!(now(), before, "the same containers");
+
+    let new = pair.lab.import("2", &Image::new("2", ""));
+    let report = fleet.update_watched(&names, &new, &NoProgress).await;
+    let report = report.expect("the engine answers");
+    assert_eq!(
+        report.outcome,
+        Some(Outcome::Committed),
+        "{:?}",
+        report.reason
+    );
+    pair.check();
+    let id = pair.lab.image_id(&new);
+    assert!(
+        now().iter().all(|(_, image)| *image == id.as_str()),
+        "{:?}",
+        now()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
