@@ -91,6 +91,9 @@ pub(crate) struct StartArgs {
     /// Let it begin only when a person approves it: `fleet rollout approve`.
     #[arg(long)]
     pub(crate) needs_approval: bool,
+    /// Cancel it when nobody has approved it after so long; default: the setting default.approval_expires, else never.
+    #[arg(long, value_name = "DURATION", requires = "needs_approval")]
+    pub(crate) approval_expires: Option<Span>,
     /// Wait for its end; without a daemon this is implied.
     #[arg(long)]
     pub(crate) wait: bool,

@@ -40,12 +40,14 @@ pub(crate) async fn run(context: &Context, command: RolloutCommand) -> Outcome {
                 image,
                 how,
                 needs_approval,
+                approval_expires,
                 wait,
             } = args;
             let start = Start {
                 image,
                 how,
                 needs_approval,
+                approval_expires,
                 wait,
             };
             context.carry_out(start).await
@@ -190,6 +192,9 @@ pub(crate) struct Start {
     /// Let it begin only when a person approves it.
     #[serde(default)]
     needs_approval: bool,
+    /// Cancel it when nobody has approved it after so long.
+    #[serde(default)]
+    approval_expires: Option<Span>,
     /// Wait for its end; without a daemon this is implied.
     #[serde(default)]
     wait: bool,
@@ -212,10 +217,11 @@ impl Call for Start {
             .pin(&self.image)
             .await
             .or_exit(Exit::Failed, "there is no such release")?;
-        let request = StartRequest {
-            needs_approval: self.needs_approval,
-            ..request(&workshop.actor, &workshop.fleet, target, &self.how).await?
-        };
+        let mut request = request(&workshop.actor, &workshop.fleet, target, &self.how).await?;
+        request.needs_approval = self.needs_approval;
+        if let Some(expires) = self.approval_expires {
+            request.limits.approval_expires = Some(expires.0);
+        }
         let started = workshop
             .orchestrator
             .start(request)

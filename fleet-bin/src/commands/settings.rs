@@ -33,6 +33,7 @@ const KEYS: &[(&str, &str)] = &[
     ),
     ("default.salt", "any text"),
     ("default.needs_approval", "true or false"),
+    ("default.approval_expires", "a duration such as 48h"),
     ("default.stickiness", "per_release, per_channel or fixed"),
     (
         "freeze",
@@ -133,7 +134,7 @@ fn set(settings: &mut FleetSettings, key: &str, value: &str) -> Outcome<()> {
         "default.strategy" => matches!(value, "rolling" | "single" | "immediate"),
         "default.batch_percent" => number(100),
         "default.max_concurrent" | "default.abort_on_failures" => number(u32::MAX),
-        "default.pause" => parse_duration(value).is_ok(),
+        "default.pause" | "default.approval_expires" => parse_duration(value).is_ok(),
         "default.cohorts" | "default.salt" => true,
         "default.min_success" | "default.stickiness" | "default.needs_approval" | "freeze" => {
             let mut tried = settings.clone();

@@ -10,7 +10,7 @@ use super::strategy::{StrategyError, StrategySpec};
 use super::window::{Freeze, WeeklyCalendar, WindowError};
 use crate::ids::{IdError, InstanceId, InstanceName, RolloutId, TenantId};
 use crate::image::{Digest, PinnedImage};
-use crate::model::labels::LabelMode;
+use crate::model::labels::{LabelMode, parse_duration};
 use crate::model::{Channel, FleetSettings, InstanceSettings, UpdateConfig};
 use crate::time::Timestamp;
 
@@ -176,10 +176,14 @@ pub struct Limits {
     pub min_success_percent: u8,
     /// Working time after which a wave that is not over is held for a person. Waiting does not count.
     pub wave_deadline: Duration,
+    /// How long a rollout waits for its approval before it is cancelled, counted from the plan; none: for as long as it
+    /// takes.
+    #[serde(default)]
+    pub approval_expires: Option<Duration>,
 }
 
 impl Default for Limits {
-    /// 5 at a time, half of a tenant, any number on a host, a day of work for a wave.
+    /// 5 at a time, half of a tenant, any number on a host, a day of work for a wave, an approval whenever it comes.
     fn default() -> Self {
         Self {
             max_concurrent: 5,
@@ -187,21 +191,29 @@ impl Default for Limits {
             host_percent: 100,
             min_success_percent: 0,
             wave_deadline: Duration::from_secs(24 * 3600),
+            approval_expires: None,
         }
     }
 }
 
 impl Limits {
-    /// The bounds of rollouts that nobody chose others for: the defaults, with `default.max_concurrent`.
+    /// The bounds of rollouts that nobody chose others for: the defaults, with `default.max_concurrent` and
+    /// `default.approval_expires`.
     ///
     /// # Errors
-    /// It is no number from 1 on.
+    /// The one is no number from 1 on, or the other no duration.
     pub fn of_settings(settings: &FleetSettings) -> Result<Self, StrategyError> {
         let mut limits = Self::default();
         if let Some(text) = settings.values.get("default.max_concurrent") {
             let number = text.trim().parse().ok().filter(|number| *number > 0);
             limits.max_concurrent = number
                 .ok_or_else(|| StrategyError::new("1 or more for default.max_concurrent", text))?;
+        }
+        if let Some(text) = settings.values.get("default.approval_expires") {
+            let duration = parse_duration(text.trim()).map_err(|_| {
+                StrategyError::new("a duration such as 48h for default.approval_expires", text)
+            })?;
+            limits.approval_expires = Some(duration);
         }
         Ok(limits)
     }

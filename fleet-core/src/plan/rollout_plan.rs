@@ -162,6 +162,14 @@ impl RolloutPlan {
         self.request.id
     }
 
+    /// When it is cancelled if nobody has approved it; none: it needs no approval, or waits as long as it takes.
+    #[must_use]
+    pub fn approval_ends_at(&self) -> Option<Timestamp> {
+        let waits = self.request.limits.approval_expires;
+        let waits = waits.filter(|_| self.request.needs_approval)?;
+        Some(self.planned_at.saturating_add(waits))
+    }
+
     /// How many instances it moves.
     #[must_use]
     pub fn total(&self) -> u32 {

@@ -44,7 +44,13 @@ fn event(plan: &RolloutPlan, state: &RolloutState, fact: &Fact, at: Timestamp) -
     let waves = plan.waves.len();
     let fleet = "fleet";
     let (kind, actor, data) = match fact {
-        Fact::AwaitsApproval => (EventKind::RolloutPaused, fleet, json!({"hold": "approval"})),
+        Fact::AwaitsApproval => {
+            let mut data = json!({"hold": "approval"});
+            if let Some(ends_at) = plan.approval_ends_at() {
+                data["until"] = json!(ends_at);
+            }
+            (EventKind::RolloutPaused, fleet, data)
+        }
         Fact::Approved { by } => (
             EventKind::RolloutResumed,
             by.as_str(),

@@ -376,8 +376,11 @@ impl Orchestrator {
         }
         let now = self.clock.now();
         let working = state.claims().next().is_some();
+        let expires_at = draft.stored.plan.approval_ends_at();
+        let approval_expired = state.phase == Phase::AwaitingApproval
+            && expires_at.is_some_and(|expires_at| now >= expires_at);
         let due = match state.worked.running_since {
-            None => working,
+            None => working || approval_expired,
             Some(since) => !working || now.since(since) >= LOOK_EVERY || now < since,
         };
         if due {

@@ -213,7 +213,11 @@ impl Orchestrator {
         }
         match state.phase {
             Phase::AwaitingApproval => {
-                return Ok(not_now(vec!["a person must approve it".to_owned()], None));
+                let why = match plan.approval_ends_at() {
+                    Some(ends_at) => format!("a person must approve it until {ends_at}"),
+                    None => "a person must approve it".to_owned(),
+                };
+                return Ok(not_now(vec![why], plan.approval_ends_at()));
             }
             Phase::RollingBack { child } => {
                 let child = self.load(&child).await?;

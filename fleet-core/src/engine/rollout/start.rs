@@ -376,10 +376,14 @@ fn decide_among(
             .map(|stored| stored.plan.request.target.digest.clone())
             .collect()
     };
+    // Also one that ended before it began: somebody said no, or nobody said yes.
     let known_bad = digests_of(of_reference, |phase| {
         matches!(
             phase,
-            Phase::Aborted { .. } | Phase::RolledBack { .. } | Phase::RollbackIncomplete { .. }
+            Phase::Aborted { .. }
+                | Phase::RolledBack { .. }
+                | Phase::RollbackIncomplete { .. }
+                | Phase::Cancelled { .. }
         )
     });
     let completed = digests_of(ours, |phase| {

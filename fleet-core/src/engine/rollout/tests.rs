@@ -1,5 +1,6 @@
 //! Whole rollouts over a pretended fleet: budgets, deaths at any point, failing stores, commands in between.
 
+mod approval;
 mod channels;
 mod races;
 

@@ -122,6 +122,9 @@ impl Step<'_> {
 
     fn approved(&mut self, event: &RolloutEvent, by: &str) -> Applied {
         match self.state.phase {
+            Phase::AwaitingApproval | Phase::Planned if self.approval_expired() => {
+                Err(self.illegal(event, "one whose time for an approval is not over"))
+            }
             Phase::AwaitingApproval | Phase::Planned => {
                 self.state.phase = Phase::Scheduled;
                 self.facts.push(Fact::Approved { by: by.to_owned() });
@@ -130,6 +133,11 @@ impl Step<'_> {
             Phase::Scheduled | Phase::Running => Ok(()),
             _ => Err(self.illegal(event, "awaiting_approval")),
         }
+    }
+
+    fn approval_expired(&self) -> bool {
+        let ends_at = self.plan.approval_ends_at();
+        ends_at.is_some_and(|ends_at| self.now >= ends_at)
     }
 
     fn denied(&mut self, event: &RolloutEvent, by: &str, why: &str) -> Applied {
@@ -352,6 +360,12 @@ impl Step<'_> {
     fn looked(&mut self, event: &RolloutEvent, working: bool) -> Applied {
         if self.state.phase.is_terminal() {
             return Err(self.illegal(event, "one that is not over"));
+        }
+        if self.state.phase == Phase::AwaitingApproval && self.approval_expired() {
+            let waited = self.plan.request.limits.approval_expires;
+            let waited = crate::plan::human(waited.unwrap_or_default());
+            self.cancel(FLEET, &format!("nobody approved it within {waited}"));
+            return Ok(());
         }
         self.state.worked = self.state.worked.looked(self.now, working);
         let deadline = self.plan.request.limits.wave_deadline;

@@ -54,7 +54,7 @@ impl Default for SupersedePolicy {
 pub struct Channel<'a> {
     /// The rollout that is not over, if there is one.
     pub current: Option<(&'a RolloutPlan, &'a RolloutState)>,
-    /// Digests that failed, or were completed and left: never offered again by detection.
+    /// Digests whose rollout failed or was stopped, denied ones included: never offered again by detection.
     pub known_bad: &'a [Digest],
     /// Digests of completed rollouts, newest first: the first is stable, the others are the past.
     pub completed: &'a [Digest],
@@ -72,7 +72,7 @@ pub enum Decision {
     },
     /// The digest is what is being rolled out, or what is stable.
     Same,
-    /// It failed before.
+    /// It failed before, or somebody said no.
     KnownBad,
     /// The channel moved back to an older release: a person is asked.
     MovedBack,
