@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use fleet_testkit::{Container, Fleet, Image, Lab, Registry, docker, try_docker, wait_for};
+use fleet_testkit::{Container, Fleet, Image, Lab, Registry, Run, docker, try_docker, wait_for};
 use serde_json::{Value, json};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -31,17 +31,7 @@ impl World {
         ));
         let image = push(&lab, &registry, "1", "1", "");
         docker(&["pull", "--quiet", &image]);
-        let label = |name: &str| format!("{}.{name}", lab.prefix());
-        let web = lab
-            .run("web")
-            .label(&label("enable"), "true")
-            .label(&label("policy"), "on-push")
-            .label(&label("channel"), "canary")
-            .label(&label("health.path"), "/health")
-            .label(&label("health.port"), "8080")
-            .label(&label("health.timeout"), "30s")
-            .label(&label("health.interval"), "100ms")
-            .label(&label("health.min_healthy"), "0s")
+        let web = follow(&lab, "web", "canary")
             .volume(&lab.volume("data"), "/data")
             .start(&image);
         web.wait_up();
@@ -59,13 +49,7 @@ impl World {
     }
 
     pub(crate) fn version(&self) -> String {
-        let found = self.web.inspect_by_name();
-        let env = found["Config"]["Env"].as_array().expect("a list");
-        let version = env
-            .iter()
-            .filter_map(Value::as_str)
-            .find_map(|line| line.strip_prefix("APP_VERSION="));
-        version.unwrap_or_default().to_owned()
+        version(&self.web)
     }
 
     fn is_parked(&self) -> bool {
@@ -115,6 +99,30 @@ impl World {
             .map(|event| event["kind"].as_str().unwrap_or_default().to_owned())
             .collect()
     }
+}
+
+fn version(container: &Container) -> String {
+    let found = container.inspect_by_name();
+    let env = found["Config"]["Env"].as_array().expect("a list");
+    let version = env
+        .iter()
+        .filter_map(Value::as_str)
+        .find_map(|line| line.strip_prefix("APP_VERSION="));
+    version.unwrap_or_default().to_owned()
+}
+
+/// A container to be, that is updated as soon as its channel has something new.
+fn follow(lab: &Lab, name: &str, channel: &str) -> Run {
+    let label = |name: &str| format!("{}.{name}", lab.prefix());
+    lab.run(name)
+        .label(&label("enable"), "true")
+        .label(&label("policy"), "on-push")
+        .label(&label("channel"), channel)
+        .label(&label("health.path"), "/health")
+        .label(&label("health.port"), "8080")
+        .label(&label("health.timeout"), "30s")
+        .label(&label("health.interval"), "100ms")
+        .label(&label("health.min_healthy"), "0s")
 }
 
 fn push(lab: &Lab, registry: &Registry, tag: &str, version: &str, mode: &str) -> String {
@@ -234,6 +242,31 @@ fn what_is_pushed_is_found_and_rolled_out_and_commands_work_beside_it() {
     assert_eq!(serving.wait(), Some(0), "{}", serving.log());
     assert!(!fleet.data_dir().join("fleet.sock").exists());
     assert_eq!(fleet.run(&["check"]).code, 0);
+}
+
+/// Which channels there are is looked up every five minutes, or when the engine tells that something changed.
+#[test]
+fn a_container_of_another_channel_is_seen_when_it_starts() {
+    let world = World::new("late", "");
+    let image = world.push("late", "1", "");
+    docker(&["pull", "--quiet", &image]);
+    world.push("late", "2", "");
+    let serving = world.fleet.serve();
+    let first_look = || {
+        let behind = &world.fleet.json(&["ps"]).1["instances"][0]["behind"];
+        match behind.as_bool() {
+            Some(_) => Ok(()),
+            None => Err(serving.log()),
+        }
+    };
+    wait_for("the first look", PATIENCE, first_look);
+    let late = follow(&world.lab, "late", "stable").start(&image);
+    wait_for("its update", PATIENCE, || match version(&late).as_str() {
+        "2" => Ok(()),
+        _ => Err(serving.log()),
+    });
+    drop(serving);
+    assert_eq!(world.fleet.run(&["recover"]).code, 0);
 }
 
 /// What scripts that speak HTTP find.

@@ -21,7 +21,7 @@ use self::concerns::Concerns;
 use super::recover;
 use crate::answer::{Answer, Shown};
 use crate::assemble::{Context, Looking};
-use crate::call::{Call, Route, Workshop};
+use crate::call::{Call, Route, Span, Workshop};
 use crate::cli_rollout::{HowArgs, PlanArgs, RolloutCommand, StartArgs};
 use crate::daemon::{Client, Served, at};
 use crate::exit::{Exit, Failure, OrExit as _, Outcome};
