@@ -2,11 +2,12 @@
 
 use super::{Fleet, FleetError};
 use crate::ids::{InstanceId, UpdateId};
-use crate::ports::{JournalWrite, ProgressSink, StoredUpdate};
+use crate::model::{Container, labels};
+use crate::ports::{JournalWrite, Names, ProgressSink, StoredUpdate};
 use crate::record::{EventKind, NewEvent};
 use crate::update::{
     Decision, Direction, Entry, Executor, MemberObservation, Observation, Outcome, Phase, Step,
-    UpdateReport, UpdateState, Verdict, decide,
+    UpdateReport, UpdateState, Verdict, catch_up, decide,
 };
 
 /// One open update that recovery dealt with.
@@ -106,7 +107,7 @@ impl Fleet {
         };
         let verdict = decide(&state, &seen);
         told(&update, &verdict);
-        let outcome = match self.execute(state, &verdict, progress).await {
+        let outcome = match self.execute(state, &seen, &verdict, progress).await {
             Ok(report) => RecoveryOutcome::Ended(Box::new(report)),
             Err(error) => RecoveryOutcome::Open(error),
         };
@@ -121,19 +122,24 @@ impl Fleet {
     async fn execute(
         &self,
         mut state: UpdateState,
+        seen: &Observation,
         verdict: &Verdict,
         progress: &dyn ProgressSink,
     ) -> Result<UpdateReport, FleetError> {
         match &verdict.decision {
             Decision::Leave => return self.report_of(&state.plan.id).await,
             Decision::Freeze(outcome) => {
+                let missing = catch_up(&state, seen);
                 if *outcome == Outcome::Diverged {
+                    let mut known = state.clone();
+                    missing.iter().for_each(|entry| known.apply(entry));
                     Executor::new(&self.ports.update, progress)
                         .engine_wait(self.options.engine_wait)
-                        .stand_aside(state.clone())
+                        .stand_aside(known)
                         .await?;
                 }
-                self.record_freeze(&mut state, *outcome, verdict).await?;
+                self.record_freeze(&mut state, *outcome, missing, verdict)
+                    .await?;
             }
             Decision::Continue | Decision::TurnBack(_) => {
                 if state.outcome.is_none() {
@@ -178,10 +184,12 @@ impl Fleet {
         self.append(state, phase, write, &kinds, verdict).await
     }
 
+    /// Writes the freeze, and with it the starts that the journal missed: so the volumes count as written to.
     async fn record_freeze(
         &self,
         state: &mut UpdateState,
         outcome: Outcome,
+        missing: Vec<Entry>,
         verdict: &Verdict,
     ) -> Result<(), FleetError> {
         let phase = Phase::Ended {
@@ -190,6 +198,8 @@ impl Fleet {
         };
         let write = JournalWrite {
             outcome: Some(outcome),
+            volumes_dirty: !missing.is_empty(),
+            entries: missing,
             ..JournalWrite::default()
         };
         let kinds = match outcome {
@@ -214,7 +224,7 @@ impl Fleet {
             phase,
         };
         write.expected_rows = state.rows;
-        write.entries = vec![entry.clone()];
+        write.entries.push(entry);
         let primary = state.plan.primary();
         let event = |kind: &EventKind| NewEvent {
             tenant: Some(primary.tenant.clone()),
@@ -225,12 +235,13 @@ impl Fleet {
             ..NewEvent::new(at, kind.clone(), "fleet")
         };
         write.events = kinds.iter().map(event).collect();
+        let entries = write.entries.clone();
         self.ports
             .update
             .journal
             .append(&state.plan.id, write)
             .await?;
-        state.apply(&entry);
+        entries.iter().for_each(|entry| state.apply(entry));
         Ok(())
     }
 
@@ -240,13 +251,19 @@ impl Fleet {
         let mut members = Vec::with_capacity(state.members.len());
         for (member, known) in state.members.iter().enumerate() {
             let old = runtime.inspect(state.old_id(member)).await?;
+            let name = &state.plan.members[member].instance.name;
+            let holder = runtime.find(name.as_str()).await?;
             let new = match &known.facts.candidate {
                 Some(id) => runtime.inspect(id).await?,
-                None => None,
+                // The journal does not know it yet, or not any more: the labels do.
+                None => {
+                    let candidate = Names::candidate(name, &state.plan.id);
+                    let found = runtime.find(&candidate).await?;
+                    let restored = known.facts.restored.as_ref();
+                    let mut both = found.into_iter().chain(holder.clone());
+                    both.find(|it| made_by(it, &state.plan.id) && Some(&it.id) != restored)
+                }
             };
-            let holder = runtime
-                .find(state.plan.members[member].instance.name.as_str())
-                .await?;
             let may_be_orphaned = known.started.contains(&Step::Start) && state.outcome.is_none();
             let orphan = match &new {
                 Some(new) if may_be_orphaned && !new.is_up() => runtime.orphan(&new.id).await?,
@@ -266,4 +283,10 @@ impl Fleet {
             boot_id: clock.boot_id(),
         })
     }
+}
+
+/// Whether this update made a container.
+fn made_by(container: &Container, update: &UpdateId) -> bool {
+    let label = container.labels.get(labels::UPDATE);
+    label.is_some_and(|label| *label == update.to_string())
 }

@@ -38,7 +38,7 @@ pub struct MemoryStore {
     state: Arc<Mutex<State>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct State {
     // contents
     updates: Vec<StoredUpdate>,
@@ -63,6 +63,14 @@ impl MemoryStore {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A backup: another store with what this one holds now.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        Self {
+            state: Arc::new(Mutex::new(self.lock().clone())),
+        }
     }
 
     /// Lets the n-th write from now fail; 1 is the next one. Each call adds a fault.

@@ -26,6 +26,7 @@ pub use outcome::{Cause, Fault, Outcome};
 pub use plan::{MemberPlan, UpdatePlan};
 pub use preflight::{NO_SPACE, Refusal, Subject, is_transitional, preflight};
 pub use program::{Action, applies, next, outcome_of_going_back, program, quarantines};
+pub(crate) use recover::catch_up;
 pub use recover::{Decision, MAX_RECOVERIES, MemberObservation, Observation, Verdict, decide};
 pub use report::{StepReport, UpdateReport, downtime};
 pub use state::{Deadline, Facts, MemberState, SnapshotFact, UpdateState};

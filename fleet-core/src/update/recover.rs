@@ -1,9 +1,9 @@
 //! What to do with an update that a dead process left open: decided from journal and observation, without effects.
 
 use super::program::{Action, next};
-use super::{Cause, Direction, Fault, Outcome, Step, UpdateState};
+use super::{Cause, Direction, Entry, Facts, Fault, Outcome, Phase, Step, UpdateState};
 use crate::ids::ContainerId;
-use crate::model::Container;
+use crate::model::{Container, RestartPolicy};
 use crate::time::Timestamp;
 
 /// Recoveries of one update before a person is asked.
@@ -99,6 +99,13 @@ pub fn decide(state: &UpdateState, seen: &Observation) -> Verdict {
             "a person is asked",
         );
     }
+    if let Some(reason) = ahead_of_the_journal(state, seen) {
+        return verdict(
+            Decision::Freeze(Outcome::Diverged),
+            format!("killed {at}, but {reason}"),
+            "nothing is touched and a person is asked; the volumes count as written to",
+        );
+    }
     if state.direction == Direction::Back {
         return verdict(
             Decision::Continue,
@@ -116,17 +123,95 @@ pub fn decide(state: &UpdateState, seen: &Observation) -> Verdict {
     if state.any_started(Step::Start) {
         return started(state, seen, &at);
     }
-    let cause = Cause::new(Fault::Infrastructure, format!("fleet was killed {at}"));
     let therefore = if state.any_started(Step::Stop) {
         "the old container is started again; its volumes were not touched"
     } else {
         "the new container is removed; the old one was never stopped"
     };
+    let (fault, what) = match started_by_others(state, seen).next() {
+        // Beside the old one, which was never stopped: it is withdrawn.
+        Some(_) => (Fault::Foreign, "somebody started the new container"),
+        None => (Fault::Infrastructure, "the new container was never started"),
+    };
+    let cause = match fault {
+        Fault::Foreign => format!("fleet was killed {at}, and {what}"),
+        _ => format!("fleet was killed {at}"),
+    };
     verdict(
-        Decision::TurnBack(cause),
-        format!("killed {at}, the new container was never started"),
+        Decision::TurnBack(Cause::new(fault, cause)),
+        format!("killed {at}, {what}"),
         therefore,
     )
+}
+
+/// New containers that ran although the journal has no start of them, with their members: somebody started them, or the
+/// journal is older than what happened.
+fn started_by_others<'a>(
+    state: &'a UpdateState,
+    seen: &'a Observation,
+) -> impl Iterator<Item = (usize, &'a Container)> {
+    let members = state.members.iter().zip(&seen.members).enumerate();
+    members.filter_map(|(member, (known, seen))| {
+        let new = seen.new.as_ref()?;
+        let ran = new.started_at.is_some() || new.is_up();
+        (ran && !known.started.contains(&Step::Start)).then_some((member, new))
+    })
+}
+
+/// The world went further than the journal tells: a backup of the journal was put back, its last rows were lost, or
+/// somebody acted while fleet was dead. What a new container that ran did to the volumes is not known then.
+fn ahead_of_the_journal(state: &UpdateState, seen: &Observation) -> Option<String> {
+    if state.forced_forward || state.any_started(Step::Arm) {
+        return None;
+    }
+    for (member, new) in started_by_others(state, seen) {
+        let old_serves = seen.members[member]
+            .old
+            .as_ref()
+            .is_some_and(Container::is_up);
+        // Before the stop what is fleet's is withdrawn from beside the old one, as in live work.
+        if state.any_started(Step::Stop) || !old_serves {
+            return Some(format!(
+                "the new container {} ran, and the journal knows of no start",
+                new.id.short()
+            ));
+        }
+    }
+    let armed = seen.members.iter().find_map(|member| {
+        let new = member.new.as_ref()?;
+        (new.restart_policy != RestartPolicy::No).then_some(new)
+    });
+    armed.map(|new| {
+        format!(
+            "the new container {} has a restart policy, and the journal knows of no step that gave it one",
+            new.id.short()
+        )
+    })
+}
+
+/// The rows with which a journal catches up when it is frozen: what ran may have written to the volumes.
+pub(crate) fn catch_up(state: &UpdateState, seen: &Observation) -> Vec<Entry> {
+    let row = |(member, new): (usize, &Container)| Entry {
+        at: seen.now,
+        member,
+        phase: Phase::seen_started(new),
+    };
+    started_by_others(state, seen).map(row).collect()
+}
+
+impl Phase {
+    /// The row of a start that fleet did not make.
+    pub(crate) fn seen_started(new: &Container) -> Self {
+        let facts = Facts {
+            candidate: Some(new.id.clone()),
+            started_at: new.started_at,
+            ..Facts::default()
+        };
+        Self::Started {
+            step: Step::Start,
+            input: facts.payload(),
+        }
+    }
 }
 
 /// The new container may have run: go on if it is up and there is time, else back with the data.

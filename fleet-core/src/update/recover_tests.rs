@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::ids::{ContainerId, InstanceId, InstanceName, SnapshotId, TenantId, UpdateId};
-use crate::model::{HealthSpec, RunState, SnapshotChoice};
+use crate::model::{HealthSpec, RestartPolicy, RunState, SnapshotChoice};
 use crate::testing::{FakeHost, image, instance};
 use crate::update::{Deadline, Entry, Facts, MemberPlan, Phase, UpdatePlan};
 
@@ -94,7 +94,7 @@ fn seen(old: &Container, new_runs: bool) -> Observation {
     let mut down = old.clone();
     (down.state, down.pid) = (RunState::Exited, 0);
     let mut new = old.clone();
-    new.id = new_id();
+    (new.id, new.restart_policy) = (new_id(), RestartPolicy::No);
     if !new_runs {
         (new.state, new.pid) = (RunState::Exited, 0);
     }
@@ -111,6 +111,69 @@ fn seen(old: &Container, new_runs: bool) -> Observation {
     }
 }
 
+/// The same with a new container that nobody started.
+fn seen_unstarted(old: &Container) -> Observation {
+    let mut seen = seen(old, false);
+    if let Some(new) = &mut seen.members[0].new {
+        (new.state, new.started_at) = (RunState::Created, None);
+    }
+    seen
+}
+
+#[test]
+fn a_new_container_that_ran_without_a_start_in_the_journal_asks_a_person() {
+    let container = container();
+    for &step in Step::ALL
+        .iter()
+        .filter(|&&step| step > Step::Freeze && step < Step::Start)
+    {
+        let state = died_in(step, &container);
+        if !crate::update::applies(&state, step, 0) {
+            continue;
+        }
+        for new_runs in [true, false] {
+            let mut world = seen(&container, new_runs);
+            let frozen = Decision::Freeze(Outcome::Diverged);
+            assert_eq!(decide(&state, &world).decision, frozen, "{step}");
+            let mut after = state.clone();
+            for entry in catch_up(&state, &world) {
+                after.apply(&entry);
+            }
+            assert!(!state.volumes_dirty() && after.volumes_dirty(), "{step}");
+
+            world.members[0].old = None;
+            assert_eq!(decide(&state, &world).decision, frozen, "{step}, old gone");
+
+            world.members[0].old = Some(container.clone());
+            let verdict = decide(&state, &world);
+            if state.any_started(Step::Stop) {
+                assert_eq!(verdict.decision, frozen, "{step}, both up");
+            } else {
+                // Beside the old one, which serves: withdrawn.
+                let Decision::TurnBack(cause) = verdict.decision else {
+                    panic!("{step}: {verdict:?}")
+                };
+                assert_eq!(cause.fault, Fault::Foreign, "{step}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_new_container_that_was_armed_without_an_arm_in_the_journal_asks_a_person() {
+    let container = container();
+    for step in [Step::Start, Step::Gate] {
+        let state = died_in(step, &container);
+        let mut late = seen(&container, true);
+        late.now = Timestamp::from_millis(60_001);
+        if let Some(new) = &mut late.members[0].new {
+            new.restart_policy = RestartPolicy::Always;
+        }
+        let decision = decide(&state, &late).decision;
+        assert_eq!(decision, Decision::Freeze(Outcome::Diverged), "{step}");
+    }
+}
+
 #[test]
 fn before_the_start_it_turns_back_without_blaming_the_release() {
     let container = container();
@@ -122,7 +185,7 @@ fn before_the_start_it_turns_back_without_blaming_the_release() {
         if !crate::update::applies(&state, step, 0) {
             continue;
         }
-        let verdict = decide(&state, &seen(&container, false));
+        let verdict = decide(&state, &seen_unstarted(&container));
         let Decision::TurnBack(cause) = verdict.decision else {
             panic!("{step}: {verdict:?}")
         };

@@ -34,6 +34,8 @@ pub struct UpdateState {
     pub recoveries: u32,
     /// A person chose to keep the new release.
     pub forced_forward: bool,
+    /// A person, who was told what is there, chose how it goes on.
+    pub decided_by_person: bool,
     /// One for each member of the plan.
     pub members: Vec<MemberState>,
 }
@@ -153,6 +155,7 @@ impl UpdateState {
             moves: 0,
             recoveries: 0,
             forced_forward: false,
+            decided_by_person: false,
             members,
         }
     }
@@ -301,6 +304,7 @@ impl UpdateState {
         self.recoveries = 0;
         self.moves = 0;
         self.forced_forward = keep_new;
+        self.decided_by_person = true;
         self.direction = if keep_new {
             Direction::Forward
         } else {

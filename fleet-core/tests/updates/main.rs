@@ -1,5 +1,6 @@
 //! Updates through the façade, on a fake host: how each ends, and what it leaves.
 
+mod doubt;
 mod ends;
 mod foreign;
 mod frozen;

@@ -9,7 +9,7 @@ use super::Run;
 use super::error::{StepError, chain};
 use super::look::{infrastructure, stuck};
 use super::prepare::local_tag;
-use crate::ids::ContainerId;
+use crate::ids::{ContainerId, SnapshotId};
 use crate::model::{Container, EngineHealth, RestartPolicy};
 use crate::ports::{CreateRequest, Names, PortErrorKind, RestoreRequest};
 
@@ -84,30 +84,23 @@ impl Run<'_> {
     }
 
     pub(super) async fn restore(&mut self, member: usize) -> Result<Facts, StepError> {
-        let Some(snapshot) = self.facts(member).snapshot.clone() else {
-            return Err(stuck(
-                "the volumes may have been written to, and there is no snapshot in the journal",
-            ));
+        let Some(snapshot) = self.snapshot_to_put_back(member).await? else {
+            return Ok(Facts {
+                note: Some(format!(
+                    "no snapshot of {} was taken before somebody started the new container: its data was left as it is",
+                    self.state.plan.members[member].instance
+                )),
+                ..Facts::default()
+            });
         };
-        let found = self.ports.snapshots.get(&snapshot.id).await?;
-        match found {
-            Some(info) if info.manifest_sha256 == snapshot.manifest_sha256 => {}
-            Some(_) => {
-                return Err(stuck(format!(
-                    "snapshot {} is not the one that was taken",
-                    snapshot.id
-                )));
-            }
-            None => return Err(stuck(format!("snapshot {} is gone", snapshot.id))),
-        }
         let mut volumes = Vec::new();
         for volume in self.facts(member).volumes.clone().unwrap_or_default() {
             match self.ports.runtime.volume(&volume.name).await? {
                 Some(now) => volumes.push(now),
                 None => {
                     return Err(stuck(format!(
-                        "volume {} is gone; its data is in snapshot {}",
-                        volume.name, snapshot.id
+                        "volume {} is gone; its data is in snapshot {snapshot}",
+                        volume.name
                     )));
                 }
             }
@@ -120,14 +113,13 @@ impl Run<'_> {
             match self
                 .ports
                 .snapshots
-                .restore(&snapshot.id, &volumes, self.progress)
+                .restore(&snapshot, &volumes, self.progress)
                 .await
             {
                 Ok(()) => return Ok(Facts::default()),
                 Err(error) if error.kind() == PortErrorKind::Corrupt || tries >= RESTORE_TRIES => {
                     return Err(stuck(format!(
-                        "snapshot {} could not be put back: {}",
-                        snapshot.id,
+                        "snapshot {snapshot} could not be put back: {}",
                         chain(&error)
                     )));
                 }
@@ -135,6 +127,29 @@ impl Run<'_> {
                     tracing::warn!(error = %error, "putting the data back failed, trying again")
                 }
             }
+        }
+    }
+
+    /// The snapshot of the moment of stop. A journal that lost it still knows the id that it was to have. None where there
+    /// never was one and a person, who was told so, chose the way back all the same.
+    async fn snapshot_to_put_back(&self, member: usize) -> Result<Option<SnapshotId>, StepError> {
+        let planned = self.state.plan.members[member].snapshot_id;
+        match &self.facts(member).snapshot {
+            Some(snapshot) => match self.ports.snapshots.get(&snapshot.id).await? {
+                Some(info) if info.manifest_sha256 == snapshot.manifest_sha256 => {
+                    Ok(Some(snapshot.id))
+                }
+                Some(_) => Err(stuck(format!(
+                    "snapshot {} is not the one that was taken",
+                    snapshot.id
+                ))),
+                None => Err(stuck(format!("snapshot {} is gone", snapshot.id))),
+            },
+            None if self.ports.snapshots.get(&planned).await?.is_some() => Ok(Some(planned)),
+            None if self.state.decided_by_person => Ok(None),
+            None => Err(stuck(
+                "the volumes may have been written to, and there is no snapshot in the journal",
+            )),
         }
     }
 
@@ -272,14 +287,16 @@ impl Run<'_> {
                 ..Facts::default()
             });
         }
-        // Never started by fleet, or stopped by it: if the new one runs now, somebody else started it.
-        if let Some(new) = self.new_container(member).await?
-            && new.is_up()
-        {
-            return Err(StepError::Diverged(format!(
-                "somebody started the new container {}",
-                new.id.short()
-            )));
+        // Never started by fleet, or stopped by it: if the new one runs now, somebody else started it; and if it ran
+        // without fleet's start, the data may not be what the old one left.
+        if let Some(new) = self.new_container(member).await? {
+            self.new_never_ran(member, &new)?;
+            if new.is_up() {
+                return Err(StepError::Diverged(format!(
+                    "somebody started the new container {}",
+                    new.id.short()
+                )));
+            }
         }
         let mut result = self.ports.runtime.start(&old.id).await;
         if result.as_ref().is_err_and(|error| !error.outcome_unknown()) {
@@ -407,7 +424,9 @@ impl Run<'_> {
     pub(super) async fn clean_up_back(&mut self) -> Result<Facts, StepError> {
         for member in (0..self.state.members.len()).rev() {
             let mut volumes = self.facts(member).new_volumes.clone().unwrap_or_default();
+            let mut ran = self.state.volumes_dirty();
             if let Some(new) = self.new_container(member).await? {
+                ran |= new.started_at.is_some();
                 // The answer to the creation may have been lost, and with it which volumes it brought.
                 volumes.extend(self.volumes_made_for(member, &new));
                 // Somebody may have started it meanwhile.
@@ -420,7 +439,7 @@ impl Run<'_> {
             self.remove_made_volumes(&volumes).await?;
             let id = self.state.plan.members[member].snapshot_id;
             self.ports.snapshots.discard(&id).await?;
-            if !self.state.volumes_dirty() {
+            if !ran {
                 // Nothing was written since: the volume itself is the last good state.
                 self.ports.snapshots.delete(&id).await?;
             }

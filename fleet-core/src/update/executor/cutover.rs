@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::state::SnapshotFact;
-use super::super::{Cause, Facts, Fault};
+use super::super::{Cause, Facts, Fault, Step};
 use super::Run;
 use super::error::{StepError, blame_release_if_invalid};
 use super::look::{infrastructure, stuck};
@@ -17,7 +17,9 @@ const STOP_GOES_ON: Duration = Duration::from_secs(60);
 
 impl Run<'_> {
     pub(super) async fn disarm(&mut self, member: usize) -> Result<Facts, StepError> {
-        let old = self.old_or_gone(member).await?;
+        let Some(old) = self.old_to_make_room(member).await? else {
+            return Ok(Facts::default());
+        };
         let frozen = &self.frozen(member)?.container;
         if !self.state.forced_forward
             && (old.name != frozen.name || old.started_at != frozen.started_at)
@@ -37,8 +39,19 @@ impl Run<'_> {
         Ok(Facts::default())
     }
 
+    /// The old container, which must be there, unless a person decided to keep the new one: then it may be gone.
+    async fn old_to_make_room(&self, member: usize) -> Result<Option<Container>, StepError> {
+        if self.state.forced_forward {
+            self.old(member).await
+        } else {
+            self.old_or_gone(member).await.map(Some)
+        }
+    }
+
     pub(super) async fn stop(&mut self, member: usize) -> Result<Facts, StepError> {
-        let old = self.old_or_gone(member).await?;
+        let Some(old) = self.old_to_make_room(member).await? else {
+            return Ok(Facts::default());
+        };
         if let Some(orphan) = self.orphan_of(&old).await? {
             return Err(stuck(format!(
                 "a process of the old container lives on without the engine: {orphan}"
@@ -54,18 +67,34 @@ impl Run<'_> {
         })
     }
 
-    /// Until fleet starts it, the new container does not run. One that somebody started is stopped, since it writes to the
+    /// Until fleet starts it, the new container does not run. One that somebody started is stopped if it still runs, since it writes to the
     /// volumes of the old one, and the update does not go on.
     async fn nobody_started_the_new(&mut self, member: usize) -> Result<(), StepError> {
         if self.state.forced_forward {
             return Ok(());
         }
-        let new = self.new_container(member).await?;
-        let Some(new) = new.filter(Container::is_up) else {
+        let Some(new) = self.new_container(member).await? else {
             return Ok(());
         };
-        self.stop_container(&new, self.state.plan.members[member].stop_grace)
-            .await?;
+        let grace = self.state.plan.members[member].stop_grace;
+        self.stop_container(&new, grace).await?;
+        self.new_never_ran(member, &new)
+    }
+
+    /// Fails where a new container ran that fleet did not start. Once the old one was stopped, the journal takes note of
+    /// the start: what was written then is not the old one's.
+    pub(super) fn new_never_ran(
+        &mut self,
+        member: usize,
+        new: &Container,
+    ) -> Result<(), StepError> {
+        let ran = new.started_at.is_some() || new.is_up();
+        if !ran || self.state.members[member].started.contains(&Step::Start) {
+            return Ok(());
+        }
+        if self.state.any_started(Step::Stop) {
+            self.note_start_by_others(member, new);
+        }
         Err(StepError::Diverged(format!(
             "somebody started the new container {} before its time",
             new.id.short()

@@ -6,6 +6,7 @@ use super::super::program::{outcome_of_going_back, quarantines};
 use super::super::{Cause, Direction, Entry, Facts, Fault, Outcome, Phase, Step};
 use super::error::StepError;
 use super::{RETRY_PAUSE, Run, SagaError, UNKNOWN_TRIES, is_clean_up};
+use crate::model::Container;
 use crate::ports::{Deployed, Quarantined};
 use crate::record::{EventKind, NewEvent};
 
@@ -111,6 +112,12 @@ impl Run<'_> {
         }
         self.stand_aside(step).await?;
         self.end(Outcome::Diverged, reason).await
+    }
+
+    /// Takes note of a start of the new container that fleet did not make; written with the next row.
+    pub(super) fn note_start_by_others(&mut self, member: usize, new: &Container) {
+        self.push(member, Phase::seen_started(new));
+        self.pending.volumes_dirty = true;
     }
 
     /// Stops what is fleet's and runs beside somebody else's, trying again while that fails.
