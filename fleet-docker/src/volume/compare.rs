@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, FileType, SeekFrom, Stat};
 use sha2::{Digest, Sha256};
 
 use super::control::Control;
-use super::entry::{Attributes, Entry, Kind};
+use super::entry::{Attributes, Entry, Kind, Xattr};
 use super::error::VolumeError;
 use super::files::Files;
 use super::hash::Sha256Hash;
@@ -237,7 +237,7 @@ impl Comparison<'_> {
             format!("owner {uid}:{gid} instead of {}:{}", want.uid, want.gid)
         } else if want.mtime != found.mtime {
             format!("time {:?} instead of {:?}", found.mtime, want.mtime)
-        } else if want.xattrs != found.xattrs {
+        } else if !same_xattrs(&want.xattrs, &found.xattrs) {
             "other extended attributes".to_owned()
         } else {
             return;
@@ -318,6 +318,14 @@ impl Comparison<'_> {
         self.same_attributes(expected, &inode::attributes(&stat, xattrs));
         Ok(())
     }
+}
+
+/// Whether the extended attributes are the same, but for labels of the host's policy.
+fn same_xattrs(a: &[Xattr], b: &[Xattr]) -> bool {
+    let of_the_data = |xattr: &&Xattr| !inode::is_host_label(&xattr.name);
+    a.iter()
+        .filter(of_the_data)
+        .eq(b.iter().filter(of_the_data))
 }
 
 fn hash_jobs(

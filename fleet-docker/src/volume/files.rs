@@ -10,7 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::Advice;
+use rustix::fs::{Advice, XattrFlags};
 
 /// Mode of every folder of the store.
 const DIR_MODE: u32 = 0o700;
@@ -60,6 +60,27 @@ pub trait Files: Send + Sync + fmt::Debug {
     /// # Errors
     /// As the system says.
     fn write_volume(&self, file: BorrowedFd<'_>, offset: u64, data: &[u8]) -> io::Result<usize>;
+
+    /// Sets an extended attribute of a volume's file or folder.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn set_xattr(&self, file: BorrowedFd<'_>, name: &[u8], value: &[u8]) -> io::Result<()> {
+        Ok(rustix::fs::fsetxattr(
+            file,
+            name,
+            value,
+            XattrFlags::empty(),
+        )?)
+    }
+
+    /// Removes an extended attribute of a volume's file or folder.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn remove_xattr(&self, file: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
+        Ok(rustix::fs::fremovexattr(file, name)?)
+    }
 }
 
 /// A file that is being written to the store.

@@ -13,6 +13,19 @@ const XATTR_MOST: usize = 64 << 10;
 /// What fits nearly every list or value.
 const XATTR_USUAL: usize = 512;
 
+/// Attributes that the host's security module gives to every file: its policy has the last word on them.
+const HOST_LABELS: [&[u8]; 4] = [
+    b"security.selinux",
+    b"security.SMACK64",
+    b"security.ima",
+    b"security.evm",
+];
+
+/// Whether an extended attribute belongs to the host's policy more than to the data.
+pub(super) fn is_host_label(name: &[u8]) -> bool {
+    HOST_LABELS.contains(&name)
+}
+
 /// Opens a regular file for reading. Never follows a symlink, never blocks on what turned into a pipe.
 pub(super) fn open_file(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;

@@ -4,26 +4,32 @@
 //! the list. Every name is made below a folder that was opened by descriptor without following a symlink, and made
 //! as new. So nothing in a snapshot can reach outside the volume, and a second run gives what the first would have.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
+use fleet_core::ids::VolumeName;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::io::Errno;
 
 use super::compare::compare;
 use super::control::Control;
-use super::entry::{ArchiveKind, Attributes, Entry, Kind, Time};
+use super::entry::{ArchiveKind, Attributes, Entry, Kind, Time, Xattr};
 use super::error::VolumeError;
 use super::files::Files;
 use super::flush::Flush;
 use super::folders::{FolderStack, open_root};
-use super::inode::{path_through, xattrs_of};
+use super::inode::{is_host_label, path_through, xattrs_of};
 use super::list::ListReader;
 use super::manifest::{Stored, VolumeRecord};
 use super::members::MemberReader;
 use super::stream_in::StreamIn;
 use super::walk::empty;
+
+/// What the names of POSIX ACLs begin with.
+const ACLS: &[u8] = b"system.posix_acl_";
 
 /// What a restore needs besides the snapshot.
 #[derive(Debug)]
@@ -31,6 +37,45 @@ pub(super) struct Restore {
     pub(super) files: Arc<dyn Files>,
     pub(super) workers: usize,
     pub(super) control: Control,
+    pub(super) labels: Labels,
+}
+
+/// Counts labels that the host's policy did not take.
+#[derive(Debug, Default)]
+pub(super) struct Labels {
+    refused: Cell<u64>,
+}
+
+impl Labels {
+    /// Passes over the failure to set a label: whether a host has SELinux, and which labels it takes, is not a matter of
+    /// the data, and data that stands there under the host's own label is worth more than none.
+    fn bear(&self, xattr: &Xattr, set: io::Result<()>) -> io::Result<()> {
+        let refused = |error: &io::Error| {
+            matches!(
+                Errno::from_io_error(error),
+                Some(Errno::ACCESS | Errno::PERM | Errno::OPNOTSUPP | Errno::INVAL)
+            )
+        };
+        match set {
+            Err(error) if is_host_label(&xattr.name) && refused(&error) => {
+                self.refused.set(self.refused.get() + 1);
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    /// Says how many there were, and begins anew.
+    fn tell(&self, volume: &VolumeName) {
+        let refused = self.refused.take();
+        if refused > 0 {
+            tracing::warn!(
+                %volume,
+                refused,
+                "this host refuses security labels of the snapshot; its own stand in their place"
+            );
+        }
+    }
 }
 
 impl Restore {
@@ -43,10 +88,12 @@ impl Restore {
     ) -> Result<(), VolumeError> {
         let root = open_root(mountpoint)?;
         empty(reopen(&root, mountpoint)?)?;
-        strip(&root).map_err(VolumeError::io("clear the attributes of", mountpoint))?;
+        strip_acls(&self.files, &root)
+            .map_err(VolumeError::io("clear the attributes of", mountpoint))?;
         let (filled, flushed) = Flush::beside(&root, |flush| {
             self.fill(stored, volume, &root, mountpoint, flush)
         });
+        self.labels.tell(&volume.name);
         filled?;
         flushed.map_err(VolumeError::io("sync", mountpoint))?;
         let list = ListReader::open(&stored.path(&volume.list))?;
@@ -129,10 +176,13 @@ fn reopen(root: &OwnedFd, mountpoint: &Path) -> Result<OwnedFd, VolumeError> {
         .map_err(VolumeError::io("open the volume at", mountpoint))
 }
 
-/// Removes extended attributes, so that a default ACL does not colour what is made below.
-fn strip(folder: &OwnedFd) -> io::Result<()> {
-    for xattr in xattrs_of(folder.as_fd())? {
-        rustix::fs::fremovexattr(folder, xattr.name.as_slice())?;
+/// Removes the ACLs of the root, so that its default does not colour what is made below. What else it has in excess goes
+/// when it is dressed.
+fn strip_acls(files: &Arc<dyn Files>, root: &OwnedFd) -> io::Result<()> {
+    for xattr in xattrs_of(root.as_fd())? {
+        if xattr.name.starts_with(ACLS) {
+            files.remove_xattr(root.as_fd(), &xattr.name)?;
+        }
     }
     Ok(())
 }
@@ -221,7 +271,7 @@ impl Filler<'_> {
             rustix::fs::ftruncate(&file, *size)
                 .map_err(|error| VolumeError::io("set the length of", &entry.path)(error.into()))?;
         }
-        dress(file.as_fd(), &entry.attributes)
+        self.dress(file.as_fd(), &entry.attributes)
             .map_err(VolumeError::io("set the attributes of", &entry.path))
     }
 
@@ -237,7 +287,7 @@ impl Filler<'_> {
     fn dress_folder(&mut self, entry: &Entry) -> Result<(), VolumeError> {
         self.restore.control.check()?;
         self.folders.go_to(&entry.path)?;
-        dress(self.folders.fd(), &entry.attributes)
+        self.dress(self.folders.fd(), &entry.attributes)
             .map_err(VolumeError::io("set the attributes of", &entry.path))
     }
 
@@ -245,7 +295,7 @@ impl Filler<'_> {
     fn dress_name(&self, name: &[u8], entry: &Entry) -> Result<(), VolumeError> {
         let folder = self.folders.fd();
         let attributes = &entry.attributes;
-        let set = || -> rustix::io::Result<()> {
+        let set = || -> io::Result<()> {
             rustix::fs::chownat(
                 folder,
                 name,
@@ -255,35 +305,48 @@ impl Filler<'_> {
             )?;
             let path = path_through(folder, name);
             for xattr in &attributes.xattrs {
-                rustix::fs::lsetxattr(
-                    path.as_slice(),
-                    xattr.name.as_slice(),
-                    &xattr.value,
-                    XattrFlags::empty(),
-                )?;
+                let name = xattr.name.as_slice();
+                let set =
+                    rustix::fs::lsetxattr(path.as_slice(), name, &xattr.value, XattrFlags::empty());
+                self.restore.labels.bear(xattr, set.map_err(Into::into))?;
             }
             if !matches!(entry.kind, Kind::Symlink { .. }) {
                 let mode = Mode::from_raw_mode(attributes.mode);
                 rustix::fs::chmodat(folder, name, mode, AtFlags::empty())?;
             }
             let times = times(attributes.mtime);
-            rustix::fs::utimensat(folder, name, &times, AtFlags::SYMLINK_NOFOLLOW)
+            rustix::fs::utimensat(folder, name, &times, AtFlags::SYMLINK_NOFOLLOW)?;
+            Ok(())
         };
-        set().map_err(|error| VolumeError::io("set the attributes of", &entry.path)(error.into()))
+        set().map_err(VolumeError::io("set the attributes of", &entry.path))
     }
-}
 
-/// Owner first, since changing it drops capabilities and setuid; time last, since nothing may follow it.
-fn dress(fd: BorrowedFd<'_>, attributes: &Attributes) -> io::Result<()> {
-    let (uid, gid) = (Uid::from_raw(attributes.uid), Gid::from_raw(attributes.gid));
-    rustix::fs::fchown(fd, Some(uid), Some(gid))?;
-    for xattr in &attributes.xattrs {
-        let name = xattr.name.as_slice();
-        rustix::fs::fsetxattr(fd, name, &xattr.value, XattrFlags::empty())?;
+    /// Owner first, since changing it drops capabilities and setuid; time last, since nothing may follow it.
+    fn dress(&self, fd: BorrowedFd<'_>, attributes: &Attributes) -> io::Result<()> {
+        let (uid, gid) = (Uid::from_raw(attributes.uid), Gid::from_raw(attributes.gid));
+        rustix::fs::fchown(fd, Some(uid), Some(gid))?;
+        self.set_xattrs(fd, &attributes.xattrs)?;
+        rustix::fs::fchmod(fd, Mode::from_raw_mode(attributes.mode))?;
+        rustix::fs::futimens(fd, &times(attributes.mtime))?;
+        Ok(())
     }
-    rustix::fs::fchmod(fd, Mode::from_raw_mode(attributes.mode))?;
-    rustix::fs::futimens(fd, &times(attributes.mtime))?;
-    Ok(())
+
+    /// Sets what differs, and removes what is too much: that of the root, and what a file system hands down by itself.
+    fn set_xattrs(&self, fd: BorrowedFd<'_>, wanted: &[Xattr]) -> io::Result<()> {
+        let files = &self.restore.files;
+        let there = xattrs_of(fd)?;
+        for xattr in &there {
+            let known = wanted.iter().any(|wanted| wanted.name == xattr.name);
+            if !known && !is_host_label(&xattr.name) {
+                files.remove_xattr(fd, &xattr.name)?;
+            }
+        }
+        for xattr in wanted.iter().filter(|xattr| !there.contains(xattr)) {
+            let set = files.set_xattr(fd, &xattr.name, &xattr.value);
+            self.restore.labels.bear(xattr, set)?;
+        }
+        Ok(())
+    }
 }
 
 /// The time of the content; the time of access is set to the same, it is not kept.

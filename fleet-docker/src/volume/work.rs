@@ -26,7 +26,7 @@ use super::manifest::{
 };
 use super::measure::{FileSystem, measure};
 use super::options::{PreCopy, SnapshotOptions};
-use super::restore::Restore;
+use super::restore::{Labels, Restore};
 use super::stream_out::{StreamOptions, write_small};
 
 /// What every unfinished folder begins with.
@@ -379,6 +379,7 @@ impl Work {
             files: self.files.clone(),
             workers: self.options.workers,
             control: control.clone(),
+            labels: Labels::default(),
         };
         for (record, mount) in targets {
             restore.run(&stored, record, mount)?;

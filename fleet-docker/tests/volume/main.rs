@@ -9,6 +9,7 @@ mod file_systems;
 mod helper;
 mod hostile;
 mod killed;
+mod labels;
 mod random;
 mod store;
 mod support;
