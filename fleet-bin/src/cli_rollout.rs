@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand, ValueEnum};
 use fleet_core::ids::{InstanceName, RolloutId, TenantId};
 use fleet_core::image::ImageRef;
+use fleet_core::model::FleetSettings;
 use fleet_core::plan::Limits;
 use fleet_core::plan::strategy::{RollingWave, StrategyError, StrategySpec, WaveSize};
 use serde::{Deserialize, Serialize};
@@ -159,28 +160,32 @@ pub(crate) enum StrategyName {
     Immediate,
 }
 
+impl StrategyName {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Rolling => "rolling",
+            Self::Single => "single",
+            Self::Immediate => "immediate",
+        }
+    }
+}
+
 impl HowArgs {
-    /// The strategy that was asked for; `default` where none was named.
+    /// The strategy that was asked for; what was not asked for is as the settings have it.
     ///
     /// # Errors
     /// A size or a limit is out of range, or does not go with the strategy.
-    pub(crate) fn strategy(&self, default: StrategySpec) -> Result<StrategySpec, StrategyError> {
+    pub(crate) fn strategy(&self, settings: &FleetSettings) -> Result<StrategySpec, StrategyError> {
+        let has_waves =
+            self.batch_percent.is_some() || self.batch_count.is_some() || self.pause.is_some();
         let mut spec = match self.strategy {
-            None if self.batch_percent.is_some()
-                || self.batch_count.is_some()
-                || self.pause.is_some() =>
-            {
-                StrategySpec::named("rolling")
-            }
-            None => default,
-            Some(StrategyName::Rolling) => StrategySpec::named("rolling"),
-            Some(StrategyName::Single) => StrategySpec::named("single"),
-            Some(StrategyName::Immediate) => StrategySpec::named("immediate"),
+            None if has_waves => StrategySpec::named_in("rolling", settings)?,
+            None => StrategySpec::of_settings(settings)?,
+            Some(name) => StrategySpec::named_in(name.label(), settings)?,
         };
         if let StrategySpec::Rolling(rolling) = &mut spec {
             self.shape(rolling)?;
-        } else if self.batch_percent.is_some() || self.batch_count.is_some() || self.pause.is_some()
-        {
+        } else if has_waves {
             return Err(StrategyError::new(
                 "--strategy rolling with a batch size or a pause",
                 spec.label(),
@@ -224,47 +229,99 @@ pub(crate) struct RunArgs {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
-    fn how(percent: Option<u64>, strategy: Option<StrategyName>) -> HowArgs {
-        HowArgs {
-            strategy,
-            batch_percent: percent,
-            batch_count: None,
-            pause: None,
-            max_concurrent: None,
-            abort_on_failures: Some(2),
-            tenants: Vec::new(),
-            override_window: false,
+    fn settings(values: &[(&str, &str)]) -> FleetSettings {
+        let values = values.iter();
+        FleetSettings {
+            values: values
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
+            ..FleetSettings::default()
         }
+    }
+
+    #[track_caller]
+    fn check(how: HowArgs, values: &[(&str, &str)], expect: StrategySpec) {
+        assert_eq!(how.strategy(&settings(values)), Ok(expect), "{how:?}");
+    }
+
+    fn waves(percent: u64, pause: u64) -> RollingWave {
+        RollingWave::new(WaveSize::percent(percent).unwrap()).with_pause(Duration::from_secs(pause))
     }
 
     #[test]
     fn a_batch_size_means_rolling() {
-        let spec = how(Some(50), None)
-            .strategy(StrategySpec::named("immediate"))
-            .unwrap();
-        assert_eq!(spec.label(), "rolling");
-        let spec = how(None, None)
-            .strategy(StrategySpec::named("immediate"))
-            .unwrap();
-        assert_eq!(spec.label(), "immediate");
+        let immediate = [("default.strategy", "immediate")];
+        let half = HowArgs {
+            batch_percent: Some(50),
+            ..HowArgs::default()
+        };
+        check(half, &immediate, StrategySpec::Rolling(waves(50, 300)));
+        check(
+            HowArgs::default(),
+            &immediate,
+            StrategySpec::named("immediate"),
+        );
+    }
+
+    #[test]
+    fn what_is_not_asked_for_is_as_the_settings_have_it() {
+        let careful = [
+            ("default.batch_percent", "5"),
+            ("default.pause", "20m"),
+            ("default.abort_on_failures", "1"),
+        ];
+        let rolling = |waves: RollingWave, failures| {
+            StrategySpec::Rolling(waves.with_abort_on(failures).unwrap())
+        };
+        let default = HowArgs::default;
+        let pause = Some(Span(Duration::from_secs(60)));
+        let paused = HowArgs { pause, ..default() };
+        check(paused, &careful, rolling(waves(5, 60), 1));
+        let sized = HowArgs {
+            batch_percent: Some(50),
+            abort_on_failures: Some(2),
+            ..default()
+        };
+        check(sized, &careful, rolling(waves(50, 1200), 2));
+        for (strategy, expect) in [
+            (StrategyName::Rolling, rolling(waves(5, 1200), 1)),
+            (
+                StrategyName::Single,
+                StrategySpec::named("single").with_abort_on(1).unwrap(),
+            ),
+            (
+                StrategyName::Immediate,
+                StrategySpec::named("immediate").with_abort_on(1).unwrap(),
+            ),
+        ] {
+            let strategy = Some(strategy);
+            let named = HowArgs {
+                strategy,
+                ..default()
+            };
+            check(named, &careful, expect);
+        }
     }
 
     #[test]
     fn sizes_out_of_range_and_in_the_wrong_place_are_refused() {
-        for percent in [0, 101] {
-            assert!(
-                how(Some(percent), None)
-                    .strategy(StrategySpec::default())
-                    .is_err(),
-                "{percent}"
-            );
+        for (percent, strategy) in [
+            (0, None),
+            (101, None),
+            (50, Some(StrategyName::Single)),
+            (50, Some(StrategyName::Immediate)),
+        ] {
+            let how = HowArgs {
+                strategy,
+                batch_percent: Some(percent),
+                ..HowArgs::default()
+            };
+            let read = how.strategy(&FleetSettings::default());
+            assert!(read.is_err(), "{how:?}");
         }
-        assert!(
-            how(Some(50), Some(StrategyName::Single))
-                .strategy(StrategySpec::default())
-                .is_err()
-        );
     }
 }

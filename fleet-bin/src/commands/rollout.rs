@@ -167,9 +167,9 @@ async fn request(
     target: PinnedImage,
     how: &HowArgs,
 ) -> Outcome<StartRequest> {
-    let default = fleet.default_strategy().await?;
+    let settings = fleet.ports().settings.settings().await?;
     let strategy = how
-        .strategy(default)
+        .strategy(&settings)
         .or_exit(Exit::Usage, "the strategy cannot be used")?;
     Ok(StartRequest {
         asked: Asked::ByOperator {

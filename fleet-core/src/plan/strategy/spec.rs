@@ -91,12 +91,22 @@ impl StrategySpec {
         }
     }
 
-    /// The strategy of rollouts that nobody chose one for: `default.strategy`, else rolling, with
-    /// `default.batch_percent` and `default.pause` where it has waves, and `default.abort_on_failures`.
+    /// The strategy of rollouts that nobody chose one for: `default.strategy`, else rolling, as
+    /// [`StrategySpec::named_in`] has it.
     ///
     /// # Errors
     /// A value cannot be read or is out of range.
     pub fn of_settings(settings: &FleetSettings) -> Result<Self, StrategyError> {
+        let name = settings.values.get("default.strategy");
+        Self::named_in(name.map_or("rolling", String::as_str), settings)
+    }
+
+    /// The strategy of that name as the settings shape it: `default.batch_percent` and `default.pause` where it has waves,
+    /// and `default.abort_on_failures`.
+    ///
+    /// # Errors
+    /// A value cannot be read or is out of range.
+    pub fn named_in(name: &str, settings: &FleetSettings) -> Result<Self, StrategyError> {
         let value = |key: &str| settings.values.get(key).map(String::as_str);
         let number = |key: &str| {
             let text = value(key).map(str::trim);
@@ -106,7 +116,7 @@ impl StrategySpec {
             })
             .transpose()
         };
-        let mut spec = value("default.strategy").map_or_else(Self::default, Self::named);
+        let mut spec = Self::named(name);
         if let Self::Rolling(rolling) = &mut spec {
             if let Some(percent) = number("default.batch_percent")? {
                 rolling.size = WaveSize::percent(percent.into())?;
