@@ -1,6 +1,7 @@
 //! The fleet in a few figures, flat, for widgets. Only over HTTP.
 
 use fleet_core::engine::InstanceState;
+use fleet_core::plan::fleet_pause;
 use fleet_core::ports::SettingsStore as _;
 use serde::{Deserialize, Serialize};
 
@@ -55,7 +56,7 @@ impl Call for Show {
                 .iter()
                 .filter(|stored| !stored.state.phase.is_terminal())
                 .count(),
-            paused: workshop.store.settings().await?.pause.is_some(),
+            paused: fleet_pause(&workshop.store.settings().await?).is_some(),
             version: env!("CARGO_PKG_VERSION"),
         };
         let text = format!("{} instances, {} behind", summary.instances, summary.behind);

@@ -10,7 +10,6 @@ use crate::image::{Digest, ImageRef};
 use crate::model::{
     Container, InstanceSettings, MountKind, Release, SnapshotChoice, SnapshotEstimate,
 };
-use crate::plan::window::WeeklyCalendar;
 use crate::ports::{JournalError, PortError, PortErrorKind};
 use crate::update::{MemberPlan, Refusal, Subject, UpdatePlan, group, preflight};
 
@@ -254,52 +253,6 @@ impl Fleet {
                     "wait for the next release, or try it once more with --retry",
                 )
             }))
-    }
-
-    /// Only windows that somebody configured refuse what a person asks for.
-    async fn outside_window(
-        &self,
-        settings: &InstanceSettings,
-        request: &UpdateRequest,
-    ) -> Result<Option<Refusal>, FleetError> {
-        if request.override_window {
-            return Ok(None);
-        }
-        let tenant = self.ports.configs.get(&settings.tenant).await?;
-        let windows: Vec<String> = match (&settings.window, tenant) {
-            (Some(label), _) => vec![label.clone()],
-            (None, Some(config)) => config.windows,
-            (None, None) => Vec::new(),
-        };
-        if windows.is_empty() {
-            return Ok(None);
-        }
-        let now = self.ports.update.clock.now();
-        let calendar = match WeeklyCalendar::parse(&windows) {
-            Ok(calendar) => calendar,
-            // A window that cannot be read must not count as always open.
-            Err(error) => {
-                return Ok(Some(Refusal::for_good(
-                    "bad_window",
-                    error.to_string(),
-                    "write it as Mon-Fri 02:00-05:00",
-                )));
-            }
-        };
-        if calendar.contains(now) {
-            return Ok(None);
-        }
-        let opens = calendar
-            .next_open(now)
-            .map_or_else(|| "never".to_owned(), |at| at.to_string());
-        Ok(Some(Refusal::for_now(
-            "outside_window",
-            format!(
-                "outside of its window {}, which opens {opens}",
-                windows.join(", ")
-            ),
-            "wait, or update now with --override-window",
-        )))
     }
 
     /// The release under a reference for a container: in the engine itself for the local source, else at the registry.

@@ -1,9 +1,13 @@
 //! `fleet explain`: why an instance is (not) updated, and where each setting came from.
 
+use super::hours::read_policy;
 use super::{Fleet, FleetError, InstanceView, Managed, Survey, UpdateRequest};
 use crate::ids::ContainerId;
-use crate::model::{FrozenSpec, InstanceSettings, LabelWarning, SnapshotEstimate};
-use crate::plan::window::WeeklyCalendar;
+use crate::model::{
+    FrozenSpec, GlobalMode, InstanceSettings, LabelWarning, SnapshotEstimate, UpdateConfig,
+};
+use crate::plan::effective_mode;
+use crate::plan::window::{Policy, WeeklyCalendar};
 use crate::ports::PortErrorKind;
 use crate::update::{Refusal, group};
 
@@ -52,7 +56,8 @@ impl Fleet {
         };
         let id: ContainerId = managed.container.id.clone();
         let (members, mut refusals) = self.objections_to(&survey, managed).await?;
-        refusals.extend(self.paused().await?);
+        let standstill = self.standstill().await?;
+        refusals.extend(standstill.filter(|new| refusals.iter().all(|old| old.code != new.code)));
         let names = members.iter().filter_map(|id| survey.inventory.by_id(id));
         Ok(Explanation {
             view,
@@ -131,6 +136,31 @@ impl Fleet {
         }
     }
 
+    /// The mode that holds, and which of those that say one it is.
+    async fn mode_of(
+        &self,
+        settings: &InstanceSettings,
+        tenant: Option<&UpdateConfig>,
+    ) -> Result<Provenance, FleetError> {
+        let fleet = self.ports.settings.settings().await?.mode;
+        let policy = settings.policy.as_deref().and_then(read_policy);
+        let policy = policy.map(|(_, policy)| policy);
+        let mode_of = |fleet, label, policy| effective_mode(fleet, tenant, label, policy);
+        let mode = mode_of(fleet, settings.mode, policy.as_ref());
+        let source = if settings.mode == Some(mode) {
+            "label"
+        } else if tenant.is_some() && mode_of(GlobalMode::Auto, None, None) == mode {
+            "tenant"
+        } else if policy.is_some() && mode_of(GlobalMode::Auto, None, policy.as_ref()) == mode {
+            "label"
+        } else if settings.mode.is_none() && tenant.is_none() && policy.is_none() {
+            "default"
+        } else {
+            "config"
+        };
+        Ok(row("mode", format!("{mode:?}").to_lowercase(), source))
+    }
+
     async fn provenance(
         &self,
         settings: &InstanceSettings,
@@ -189,30 +219,23 @@ impl Fleet {
                 source("tag.policy"),
             ),
         ];
-        let mode = match (&tenant, settings.mode) {
-            (_, Some(mode)) => row("mode", format!("{mode:?}").to_lowercase(), "label"),
-            (Some(config), None) => row("mode", config.mode.label().to_owned(), "tenant"),
-            (None, None) => row("mode", "notify".to_owned(), "default"),
-        };
-        rows.push(mode);
-        let window = match (&settings.window, &tenant) {
-            (Some(window), _) => row("window", window.clone(), "label"),
-            (None, Some(config)) if !config.windows.is_empty() => {
-                row("window", config.windows.join(", "), "tenant")
-            }
-            (None, Some(config)) => row(
-                "window",
-                format!("from {:02}:00 UTC", config.preferred_hour_utc),
-                "tenant",
-            ),
-            (None, None) => row("window", "always".to_owned(), "default"),
-        };
-        rows.push(Provenance {
-            value: self.with_skipped_warning(window.value),
-            ..window
-        });
+        rows.push(self.mode_of(settings, tenant.as_ref()).await?);
+        rows.extend(policy_of(settings, tenant.as_ref()));
+        let (hours, source) = self.hours_of(settings).await?;
+        rows.push(row("window", self.with_skipped_warning(hours), source));
         Ok(rows)
     }
+}
+
+/// What `fleet.policy` says, if it is there, and why it does not count where it does not.
+fn policy_of(settings: &InstanceSettings, tenant: Option<&UpdateConfig>) -> Option<Provenance> {
+    let text = settings.policy.as_deref()?;
+    let value = match (tenant, text.parse::<Policy>()) {
+        (Some(_), _) => format!("{text} (does not count: its tenant has a config)"),
+        (None, Ok(_)) => text.to_owned(),
+        (None, Err(error)) => format!("{text} (cannot be read: {error})"),
+    };
+    Some(row("policy", value, "label"))
 }
 
 fn row(setting: &'static str, value: String, source: &'static str) -> Provenance {

@@ -6,6 +6,7 @@ use super::{Fleet, FleetError, Survey};
 use crate::ids::{ContainerId, InstanceId, TenantId};
 use crate::image::ImageRef;
 use crate::model::{Channel, Container, EngineHealth, ImageInfo, InstanceSettings, RunState};
+use crate::plan::fleet_pause;
 use crate::ports::{Availability, Deployed, PortError, StoredUpdate};
 use crate::update::{Direction, Outcome, UpdateState};
 
@@ -89,7 +90,11 @@ impl Fleet {
         let open = self.ports.update.journal.load_open().await?;
         let deployed = self.ports.update.journal.deployed().await?;
         let available = self.ports.availability.available().await?;
-        let pause = self.ports.settings.settings().await?.pause;
+        let settings = self.ports.settings.settings().await?;
+        let held = match fleet_pause(&settings) {
+            Some(pause) => Some(pause.to_string()),
+            None => self.standstill().await?.map(|refusal| refusal.reason),
+        };
         let mut views = Vec::new();
         for managed in survey.managed() {
             let id = managed.id()?;
@@ -105,10 +110,7 @@ impl Fleet {
                 &mut view,
                 available.iter().find(|found| found.instance == id),
             );
-            if let Some(pause) = &pause {
-                view.holds
-                    .push(format!("paused by {}: {}", pause.by, pause.reason));
-            }
+            view.holds.extend(held.clone());
             views.push(view);
         }
         for update in &open {

@@ -12,6 +12,7 @@ mod daemon;
 mod error;
 mod explain;
 mod foresight;
+mod hours;
 mod instances;
 mod live;
 mod looking;

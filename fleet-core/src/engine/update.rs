@@ -46,7 +46,7 @@ impl Fleet {
                 return Err(Self::unknown(&survey, name));
             }
         }
-        if let Some(refusal) = self.paused().await? {
+        if let Some(refusal) = self.standstill().await? {
             return self.refuse_all(&survey, request, &refusal).await;
         }
         let (targets, mut reports) = self.resolve_targets(&survey, request).await?;
@@ -204,20 +204,6 @@ impl Fleet {
             }
         }
         Ok((targets, reports))
-    }
-
-    pub(super) async fn paused(&self) -> Result<Option<Refusal>, FleetError> {
-        let settings = self.ports.settings.settings().await?;
-        Ok(settings.pause.map(|pause| {
-            Refusal::for_now(
-                "paused",
-                format!(
-                    "the fleet is paused by {} since {}: {}",
-                    pause.by, pause.since, pause.reason
-                ),
-                "`fleet resume` lifts it",
-            )
-        }))
     }
 
     async fn refuse_all(

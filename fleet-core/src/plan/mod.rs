@@ -17,6 +17,7 @@ mod render;
 mod rollout_plan;
 mod select;
 mod tables;
+mod when;
 
 pub use candidate::{Asked, Candidate, InstanceState, Limits, PlanInput, PlannerSettings, Request};
 pub use check::{Violation, check};
@@ -32,3 +33,4 @@ pub use rollout_plan::{
     ScheduleSpec,
 };
 pub use select::{fleet_pause, waits};
+pub(crate) use when::When;

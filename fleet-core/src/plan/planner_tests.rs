@@ -305,6 +305,20 @@ fn windows_come_from_label_tenant_fleet_and_hours_serve_detection_only() {
         .with(detected)
         .check("in, cron:30 4 * * *");
     World::one(policy("on-push")).with(detected).check("in");
+    // An hour that somebody chose beats the fleet's window.
+    World::one(policy("nightly"))
+        .with(detected)
+        .with(fleet_window)
+        .check("in, 03:00-04:00");
+    World::one(|_| ())
+        .with(tenant_with(&[]))
+        .with(detected)
+        .with(fleet_window)
+        .check("in, 04:00-05:00");
+    World::one(policy("on-push"))
+        .with(detected)
+        .with(fleet_window)
+        .check("in, Sat 01:00-02:00");
     World::one(policy("nightly")).check("in");
     World::one(policy("manual"))
         .with(detected)

@@ -11,6 +11,7 @@ use super::held::Held;
 use super::mode::effective_mode;
 use super::rollout_plan::ScheduleSpec;
 use super::tables::{Tables, TenantEntry};
+use super::when::When;
 use super::window::{Fit, Freeze, Policy, Schedule, WeeklyCalendar};
 use crate::ids::InstanceName;
 use crate::model::labels::LabelMode;
@@ -126,7 +127,7 @@ fn verdict<'a>(
     match schedule {
         Some(known) if is_the_tenants => Ok(known),
         _ => {
-            let spec = schedule_of(input, candidate, config)?;
+            let spec = schedule_of(input, candidate, policy.as_ref(), config)?;
             let number = tables.schedule(spec);
             if is_the_tenants {
                 tables.remember_schedule(tenant, number);
@@ -230,41 +231,30 @@ fn reason_too_young(input: &PlanInput<'_>, candidate: &Candidate) -> Option<Held
     }
 }
 
-/// Label, tenant, fleet: the first window that is configured holds. The preferred hour and the hours of a policy are for
-/// what detection opens; a person who asks means now.
+/// When a candidate may begin.
 fn schedule_of(
     input: &PlanInput<'_>,
     candidate: &Candidate,
+    policy: Option<&Policy>,
     config: Option<&UpdateConfig>,
 ) -> Result<ScheduleSpec, Held> {
     if input.request.override_window {
         return Ok(ScheduleSpec::Always);
     }
-    let windows = candidate.window.as_ref().map(|text| vec![text.clone()]);
-    let windows = windows.or_else(|| {
-        config
-            .filter(|config| !config.windows.is_empty())
-            .map(|config| config.windows.clone())
-    });
-    if let Some(windows) = windows {
-        WeeklyCalendar::parse(&windows).map_err(invalid)?;
-        return Ok(ScheduleSpec::Windows { windows });
+    let when = When {
+        window: candidate.window.as_deref(),
+        policy: candidate.policy.as_deref().zip(policy),
+        config,
+        default: input.settings.window.as_ref(),
+    };
+    let (spec, _) = match input.request.asked {
+        Asked::ByDetection { .. } => when.for_detection(),
+        Asked::ByOperator { .. } | Asked::ForInstances { .. } => when.for_a_person(),
+    };
+    if let ScheduleSpec::Windows { windows } = &spec {
+        WeeklyCalendar::parse(windows).map_err(invalid)?;
     }
-    if let Some(default) = &input.settings.window {
-        return Ok(ScheduleSpec::Windows {
-            windows: vec![default.to_string()],
-        });
-    }
-    let detected = matches!(input.request.asked, Asked::ByDetection { .. });
-    Ok(match (detected, config, &candidate.policy) {
-        (true, Some(config), _) => ScheduleSpec::Hour {
-            utc: config.preferred_hour_utc,
-        },
-        (true, None, Some(policy)) if policy.trim() != "on-push" => ScheduleSpec::Policy {
-            policy: policy.clone(),
-        },
-        _ => ScheduleSpec::Always,
-    })
+    Ok(spec)
 }
 
 /// What must move together waits for each other: one that is held holds all.

@@ -1,7 +1,7 @@
 //! What is refused before anything is touched.
 
-use fleet_core::model::{FleetSettings, Pause};
-use fleet_core::ports::{NoProgress, SettingsStore};
+use fleet_core::model::{FleetSettings, GlobalMode, Pause, TenantMode, UpdateConfig};
+use fleet_core::ports::{NoProgress, SettingsStore, UpdateConfigRepository};
 use fleet_core::testing::{Workload, image, instance};
 use fleet_core::time::Timestamp;
 use fleet_core::update::{Outcome, UpdateReport};
@@ -98,6 +98,83 @@ fn outside_of_a_configured_window_it_waits_unless_overridden() {
     assert_outcome(&world.update_with(&wish), Outcome::Committed);
 }
 
+fn set(world: &World, settings: &FleetSettings) {
+    let set = world
+        .store
+        .set_settings(settings, "ann", Timestamp::UNIX_EPOCH);
+    world
+        .host
+        .drive(set)
+        .expect("nothing kills it")
+        .expect("memory works");
+}
+
+fn set_value(world: &World, key: &str, value: &str) {
+    let settings = FleetSettings {
+        values: [(key.to_owned(), value.to_owned())].into(),
+        ..FleetSettings::default()
+    };
+    set(world, &settings);
+}
+
+/// Codes of what `explain` says would be refused.
+fn explained(world: &World) -> Vec<String> {
+    let explain = world.fleet.explain("web");
+    let found = world.host.drive(explain).expect("nothing kills it");
+    let refusals = found.expect("the ports work").refusals;
+    refusals.into_iter().map(|refusal| refusal.code).collect()
+}
+
+/// What `explain` says of a setting, and where it has it from.
+#[track_caller]
+fn check_setting(world: &World, setting: &str, expect: &str) {
+    let explain = world.fleet.explain("web");
+    let found = world.host.drive(explain).expect("nothing kills it");
+    let mut rows = found.expect("the ports work").settings.into_iter();
+    let row = rows.find(|row| row.setting == setting);
+    let row = row.map(|row| format!("{} ({})", row.value, row.source));
+    assert_eq!(row.as_deref(), Some(expect), "{setting}");
+}
+
+#[test]
+fn explain_says_when_it_would_be_updated_and_who_says_so() {
+    let saturday = |world: &World| set_value(world, "default.window", "Sat 01:00-02:00");
+    let plain = with(instance("web"));
+    check_setting(&plain, "window", "always (default)");
+    check_setting(&plain, "mode", "notify (default)");
+    saturday(&plain);
+    check_setting(&plain, "window", "Sat 01:00-02:00 (config)");
+    let nightly = with(instance("web").label("fleet.policy", "nightly"));
+    saturday(&nightly);
+    check_setting(&nightly, "window", "nightly (label)");
+    check_setting(&nightly, "policy", "nightly (label)");
+    check_setting(&nightly, "mode", "auto (label)");
+    let settings = FleetSettings {
+        mode: GlobalMode::Manual,
+        ..FleetSettings::default()
+    };
+    set(&nightly, &settings);
+    check_setting(&nightly, "mode", "manual (config)");
+    let config = UpdateConfig {
+        mode: TenantMode::Auto,
+        preferred_hour_utc: 5,
+        windows: Vec::new(),
+    };
+    let tenant = "web".parse().expect("a tenant");
+    let now = Timestamp::UNIX_EPOCH;
+    let upsert = nightly.store.upsert(&tenant, &config, "ann", now);
+    let upserted = nightly.host.drive(upsert).expect("nothing kills it");
+    upserted.expect("memory works");
+    set(&nightly, &FleetSettings::default());
+    check_setting(&nightly, "window", "from 05:00 UTC (tenant)");
+    check_setting(&nightly, "mode", "auto (tenant)");
+    check_setting(
+        &nightly,
+        "policy",
+        "nightly (does not count: its tenant has a config) (label)",
+    );
+}
+
 #[test]
 fn under_a_pause_nothing_begins() {
     let world = with(instance("web"));
@@ -110,20 +187,73 @@ fn under_a_pause_nothing_begins() {
         pause: Some(pause),
         ..FleetSettings::default()
     };
-    let set = world
-        .store
-        .set_settings(&settings, "ann", Timestamp::UNIX_EPOCH);
-    world
-        .host
-        .drive(set)
-        .expect("nothing kills it")
-        .expect("memory works");
+    set(&world, &settings);
     let report = check(&world, "paused");
     assert!(
         report
             .reason
             .is_some_and(|reason| reason.contains("ann") && reason.contains("holiday"))
     );
+}
+
+#[test]
+fn a_mode_of_paused_is_a_pause() {
+    let world = with(instance("web"));
+    let settings = FleetSettings {
+        mode: GlobalMode::Paused,
+        ..FleetSettings::default()
+    };
+    set(&world, &settings);
+    let report = check(&world, "paused");
+    assert!(report.refusal.is_some_and(|refusal| refusal.for_now));
+    assert_eq!(explained(&world), ["paused"]);
+}
+
+#[test]
+fn in_a_freeze_nothing_begins_whatever_is_overridden() {
+    let world = with(instance("web"));
+    set_value(
+        &world,
+        "freeze",
+        "2000-01-01T00:00:00Z..2999-01-01T00:00:00Z ages",
+    );
+    let report = check(&world, "frozen");
+    assert!(report.refusal.is_some_and(|refusal| refusal.for_now));
+    assert!(report.reason.is_some_and(|reason| reason.contains("ages")));
+    assert_eq!(explained(&world), ["frozen"]);
+    let mut wish = request("web", "app:2");
+    wish.override_window = true;
+    assert_outcome(&world.update_with(&wish), Outcome::Refused);
+    set_value(
+        &world,
+        "freeze",
+        "2000-01-01T00:00:00Z..2000-01-02T00:00:00Z over",
+    );
+    assert_outcome(&world.update("web", "app:2"), Outcome::Committed);
+}
+
+#[test]
+fn the_windows_of_the_fleet_hold_what_has_none_of_its_own() {
+    let sunday = |world: &World| set_value(world, "default.window", "Sun 02:00-02:01");
+    let world = with(instance("web").label("fleet.policy", "nightly"));
+    sunday(&world);
+    check(&world, "outside_window");
+    assert_eq!(explained(&world), ["outside_window"]);
+    let mut wish = request("web", "app:2");
+    wish.override_window = true;
+    assert_outcome(&world.update_with(&wish), Outcome::Committed);
+    let always = "Mon-Sun 00:00-24:00";
+    let world = with(instance("web").label("fleet.window", always));
+    sunday(&world);
+    assert_outcome(&world.update("web", "app:2"), Outcome::Committed);
+}
+
+#[test]
+fn a_setting_that_cannot_be_read_does_not_count_as_none() {
+    let world = with(instance("web"));
+    set_value(&world, "freeze", "for a while");
+    check(&world, "bad_setting");
+    assert_eq!(explained(&world), ["bad_setting"]);
 }
 
 #[test]
