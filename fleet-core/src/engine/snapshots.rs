@@ -154,13 +154,17 @@ impl Fleet {
         Ok(removed)
     }
 
-    /// The newest snapshot of an instance that is whole; each is read until one is.
+    /// The newest snapshot of an instance that is whole; each is read until one is. What was copied while the instance ran
+    /// counts only where there is no other.
     async fn last_good(
         &self,
         all: &[SnapshotInfo],
         instance: &InstanceId,
     ) -> Result<Option<SnapshotId>, FleetError> {
-        for info in all.iter().rev().filter(|info| info.instance == *instance) {
+        let of_instance = || all.iter().rev().filter(|info| info.instance == *instance);
+        let is_hot = |info: &&SnapshotInfo| info.consistency == Consistency::Hot;
+        let cold = of_instance().filter(|info| !is_hot(info));
+        for info in cold.chain(of_instance().filter(is_hot)) {
             match self.ports.update.snapshots.verify(&info.id).await {
                 Ok(_) => return Ok(Some(info.id)),
                 Err(error) if error.kind() == PortErrorKind::Corrupt => {

@@ -6,7 +6,7 @@ use fleet_core::engine::FleetOptions;
 use fleet_core::ids::SnapshotId;
 use fleet_core::ports::{Clock as _, NoProgress, SnapshotStore as _};
 
-use fleet_core::testing::Workload;
+use fleet_core::testing::{Move, Workload};
 use fleet_core::update::Outcome;
 
 use super::{World, assert_outcome};
@@ -85,4 +85,38 @@ fn a_commit_takes_what_is_too_old_however_few_there_are() {
     slept.expect("nothing kills it");
     update("app:4");
     assert_eq!(left(&world).len(), 1, "that of the last update");
+}
+
+#[test]
+fn a_clock_that_was_set_back_does_not_cost_the_snapshot_just_taken() {
+    let options = FleetOptions {
+        keep_snapshots: 1,
+        ..FleetOptions::default()
+    };
+    let world = World::with(7, options).and_web();
+    let update = |tag: &str| {
+        world.publish(tag, Workload::healthy(tag));
+        assert_outcome(&world.update("web", tag), Outcome::Committed);
+    };
+    update("app:2");
+    let first = left(&world);
+    let two_days_back = Move::ClockJump {
+        millis: -2 * 86_400_000,
+    };
+    world.host.happen(two_days_back);
+    update("app:3");
+    let second = left(&world);
+    assert_eq!(second.len(), 1, "one is kept");
+    assert_ne!(second, first, "that of the last update");
+}
+
+#[test]
+fn a_prune_keeps_the_last_clean_one_whatever_was_taken_of_a_running_container_since() {
+    let world = World::with_web();
+    world.publish("app:2", Workload::healthy("2"));
+    assert_outcome(&world.update("web", "app:2"), Outcome::Committed);
+    let clean = left(&world);
+    let [older, newer] = [(); 2].map(|()| create(&world));
+    assert_eq!(prune(&world), [older]);
+    assert_eq!(left(&world), [clean[0], newer]);
 }

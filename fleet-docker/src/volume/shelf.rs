@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use fleet_core::ids::{InstanceId, SnapshotId};
-use fleet_core::model::SnapshotInfo;
+use fleet_core::model::{Consistency, SnapshotInfo};
 use fleet_core::time::Timestamp;
 
 use super::error::VolumeError;
@@ -80,7 +80,9 @@ impl Work {
         }
         let mut removed = Vec::new();
         for infos in by_instance.values() {
-            let last_good = infos.iter().rev().find(|info| self.is_whole(&info.id));
+            // What was copied while the instance ran counts only where there is no other.
+            let whole = infos.iter().rev().filter(|info| self.is_whole(&info.id));
+            let last_good = whole.min_by_key(|info| info.consistency == Consistency::Hot);
             for (newer, info) in infos.iter().rev().enumerate() {
                 let too_many = rule.keep.is_some_and(|keep| newer >= keep);
                 let too_old = rule

@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
+use fleet_core::model::Consistency;
 use fleet_core::ports::{NoProgress, PortErrorKind, SnapshotStore};
 use fleet_core::time::Timestamp;
 use fleet_docker::volume::Retention;
@@ -121,6 +122,21 @@ async fn prune_keeps_the_last_good_one() {
         ..Retention::default()
     };
     assert_eq!(place.store.prune(&rule, now).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn prune_keeps_the_last_clean_one_whatever_was_copied_hot_since() {
+    let place = Place::new();
+    place.take(1).await.unwrap();
+    let mut hot = place.request(2);
+    hot.consistency = Consistency::Hot;
+    place.store.take(&hot, &NoProgress).await.unwrap();
+    let rule = Retention {
+        keep: Some(0),
+        ..Retention::default()
+    };
+    let now = Timestamp::from_millis(1_800_000_000_000);
+    assert_eq!(place.store.prune(&rule, now).await.unwrap(), [id(2)]);
 }
 
 #[tokio::test]

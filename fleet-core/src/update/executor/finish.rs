@@ -101,25 +101,22 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Removes snapshots beyond the newest ones that are kept, and those that are too old. The newest is the last good one
-    /// and stays.
+    /// Removes snapshots beyond the newest ones that are kept, and those that are too old. That of this update is the last
+    /// good one and stays, whatever the clock said when it was taken; where it has none, the newest stays.
     pub(super) async fn apply_retention(&mut self, member: usize) -> Result<(), StepError> {
         let keep = self.state.plan.keep_snapshots.max(1) as usize;
-        let all = self
-            .ports
-            .snapshots
-            .list(Some(&self.state.plan.members[member].instance))
-            .await?;
-        let by_update: Vec<_> = all
+        let plan = &self.state.plan.members[member];
+        let all = self.ports.snapshots.list(Some(&plan.instance)).await?;
+        let (own, others): (Vec<_>, Vec<_>) = all
             .iter()
             .filter(|snapshot| snapshot.update.is_some())
-            .collect();
-        let surplus = by_update.len().saturating_sub(keep);
+            .partition(|snapshot| snapshot.id == plan.snapshot_id);
+        let surplus = (own.len() + others.len()).saturating_sub(keep);
         let (now, max_age) = (self.ports.clock.now(), self.state.plan.snapshot_max_age);
-        for (place, snapshot) in by_update.iter().enumerate() {
-            let is_newest = place + 1 == by_update.len();
+        for (place, snapshot) in others.iter().enumerate() {
+            let is_last = own.is_empty() && place + 1 == others.len();
             let is_old = max_age.is_some_and(|age| now.since(snapshot.created_at) > age);
-            if place < surplus || is_old && !is_newest {
+            if (place < surplus || is_old) && !is_last {
                 self.ports.snapshots.delete(&snapshot.id).await?;
             }
         }
