@@ -111,6 +111,16 @@ fn query(after: i64, limit: u32, filter: &EventFilter) -> (String, Vec<Value>) {
         sql.push_str(" AND at >= ?");
         params.push(stamp(since).into());
     }
+    if !filter.kinds.is_empty() {
+        let places = vec!["?"; filter.kinds.len()].join(", ");
+        sql.push_str(&format!(" AND kind IN ({places})"));
+        params.extend(
+            filter
+                .kinds
+                .iter()
+                .map(|kind| kind.label().to_owned().into()),
+        );
+    }
     sql.push_str(" ORDER BY seq LIMIT ?");
     params.push(Value::from(i64::from(limit)));
     (sql, params)

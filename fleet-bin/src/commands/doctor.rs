@@ -222,6 +222,18 @@ async fn known(fleet: &Fleet, checks: &mut Vec<Check>) {
             )
         }));
     }
+    if let Ok(unfinished) = fleet.unfinished_restores().await {
+        checks.extend(unfinished.iter().map(|restore| {
+            let (snapshot, at) = (restore.snapshot, restore.began_at);
+            let message = format!(
+                "{}: putting back {snapshot} began at {at} and has not ended",
+                restore.instance
+            );
+            let remedy =
+                format!("unless it is under way, run fleet snapshot restore {snapshot} again");
+            Check::fail("restores", message, remedy)
+        }));
+    }
     checks.push(clock(fleet).await);
 }
 

@@ -49,6 +49,7 @@ impl Call for Page {
             tenant: self.tenant,
             instance: self.instance,
             since: since.transpose()?,
+            ..EventFilter::default()
         };
         let after = number("after", &self.after, 0)?;
         let limit = number("limit", &self.limit, PAGE.into())?.clamp(1, PAGE.into());
@@ -80,6 +81,7 @@ pub(crate) async fn run(context: &Context, args: EventsArgs) -> Outcome {
             .as_deref()
             .map(|text| instant(text, now()))
             .transpose()?,
+        ..EventFilter::default()
     };
     let (_, store) = context.read().await?;
     let follow = args.follow;

@@ -1,6 +1,6 @@
 //! `fleet recover`, and the recovery that goes before every change.
 
-use fleet_core::engine::{Recovery, RecoveryOutcome};
+use fleet_core::engine::{Recovery, RecoveryOutcome, UnfinishedRestore};
 use fleet_core::ports::StoredUpdate;
 use fleet_core::update::{Outcome as Ended, Verdict};
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,9 @@ impl Call for Recover {
 
     async fn carry_out(self, workshop: &Workshop) -> Outcome<Answer> {
         let recoveries = recover(workshop).await?;
+        for restore in workshop.fleet.unfinished_restores().await? {
+            workshop.voice.tell(&unfinished(&restore));
+        }
         let text = match recoveries.is_empty() {
             true => "nothing to recover: no update is open",
             false => "",
@@ -50,6 +53,19 @@ async fn recover(workshop: &Workshop) -> Outcome<Vec<Recovery>> {
         workshop.voice.tell(&line(recovery));
     }
     Ok(recoveries)
+}
+
+/// A restore by hand that did not end, and what to do.
+pub(super) fn unfinished(restore: &UnfinishedRestore) -> String {
+    let UnfinishedRestore {
+        instance, snapshot, ..
+    } = restore;
+    format!(
+        "{}: putting back {snapshot} began at {} and did not end, its volumes may be half filled: run `fleet snapshot \
+         restore {snapshot}` again",
+        paint(NAME, instance),
+        restore.began_at
+    )
 }
 
 /// What recovery found and decided, before it is done.

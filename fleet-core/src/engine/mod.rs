@@ -38,6 +38,7 @@ pub use instances::{InstanceState, InstanceView};
 pub use looking::{Managed, Survey};
 pub use recovery::{Recovery, RecoveryOutcome};
 pub use resolve::{Frozen, Keep};
+pub use snapshots::UnfinishedRestore;
 pub use tick::{Offer, Tick, Ticked, Waiting};
 pub use update::UpdateRequest;
 pub use updater::FleetUpdater;

@@ -4,9 +4,21 @@ use std::collections::BTreeMap;
 
 use super::{Fleet, FleetError};
 use crate::ids::{InstanceId, SnapshotId};
-use crate::model::{Consistency, Container, MountKind, SnapshotInfo, VolumeSource};
-use crate::ports::{PortErrorKind, ProgressSink, SnapshotRequest};
-use crate::record::{EventKind, NewEvent};
+use crate::model::{Consistency, Container, MountKind, SnapshotInfo, VolumeSource, labels};
+use crate::ports::{EventFilter, PortErrorKind, ProgressSink, SnapshotRequest};
+use crate::record::{Event, EventKind, NewEvent};
+use crate::time::Timestamp;
+
+/// A restore by hand that began and did not end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnfinishedRestore {
+    /// The instance whose volumes may be half filled.
+    pub instance: InstanceId,
+    /// The snapshot that was to be put back. Doing it again is right.
+    pub snapshot: SnapshotId,
+    /// When it began.
+    pub began_at: Timestamp,
+}
 
 impl Fleet {
     /// Copies the volumes of an instance now. Of a running one the copy is hot.
@@ -76,10 +88,59 @@ impl Fleet {
                 progress,
             )
             .await?;
+        // The copy may have taken minutes: the last look before the act.
+        self.nobody_runs_on(&volumes).await?;
+        self.note(EventKind::SnapshotRestoring, &info.instance, actor, id)
+            .await?;
         store.restore(id, &volumes, progress).await?;
         self.note(EventKind::SnapshotRestored, &info.instance, actor, id)
             .await?;
         Ok((info, safety))
+    }
+
+    /// Restores by hand that began and did not end, oldest first, each the last one of its instance: fleet was killed, or
+    /// an error came in the middle. The volumes may be half filled. What this process works on is left out.
+    ///
+    /// # Errors
+    /// The events cannot be read.
+    pub async fn unfinished_restores(&self) -> Result<Vec<UnfinishedRestore>, FleetError> {
+        const PAGE: u32 = 1_000;
+        let filter = EventFilter {
+            kinds: vec![EventKind::SnapshotRestoring, EventKind::SnapshotRestored],
+            ..EventFilter::default()
+        };
+        let mut begun = BTreeMap::new();
+        let mut after = 0;
+        loop {
+            let page = self.ports.events.page(after, PAGE, &filter).await?;
+            let Some(last) = page.last() else { break };
+            after = last.sequence;
+            for Event { event, sequence } in page {
+                let Some(instance) = event.instance else {
+                    continue;
+                };
+                let id = event.data["snapshot"].as_str().map(str::parse);
+                match (event.kind, id) {
+                    (EventKind::SnapshotRestoring, Some(Ok(snapshot))) => {
+                        let at = event.at;
+                        let begins = (sequence, snapshot, at);
+                        begun.insert(instance, begins);
+                    }
+                    _ => drop(begun.remove(&instance)),
+                }
+            }
+        }
+        let mut unfinished: Vec<_> = begun.into_iter().collect();
+        unfinished.sort_by_key(|(_, (sequence, ..))| *sequence);
+        let unfinished = unfinished.into_iter();
+        Ok(unfinished
+            .map(|(instance, (_, snapshot, began_at))| UnfinishedRestore {
+                instance,
+                snapshot,
+                began_at,
+            })
+            .filter(|restore| self.live.claim_instance(&restore.instance).is_some())
+            .collect())
     }
 
     /// Removes a snapshot; never the last one of an instance, and never one that an open update may need.
@@ -188,25 +249,37 @@ impl Fleet {
             .any(|member| member.snapshot_id == *id))
     }
 
+    /// Nothing runs on the volumes: neither a container, nor a process of one that the engine lost sight of. Guards and
+    /// helpers do not count.
     async fn nobody_runs_on(&self, volumes: &[VolumeSource]) -> Result<(), FleetError> {
-        let inventory = self.ports.update.runtime.inventory().await?;
-        let user = inventory.containers.iter().find(|container| {
-            let mut names = container
-                .mounts
-                .iter()
-                .filter_map(|mount| match &mount.kind {
-                    MountKind::Volume { name, .. } => Some(name),
-                    _ => None,
-                });
-            container.is_up() && names.any(|name| volumes.iter().any(|volume| volume.name == *name))
-        });
-        match user {
-            None => Ok(()),
-            Some(container) => Err(FleetError::Refused {
+        let runtime = &self.ports.update.runtime;
+        let uses = |container: &Container| {
+            let mut mounts = container.mounts.iter();
+            mounts.any(|mount| match &mount.kind {
+                MountKind::Volume { name, .. } => volumes.iter().any(|volume| volume.name == *name),
+                _ => false,
+            })
+        };
+        let mut users = runtime.inventory().await?.containers;
+        users.retain(|container| !labels::is_auxiliary(&container.labels) && uses(container));
+        if let Some(container) = users.iter().find(|container| container.is_up()) {
+            return Err(FleetError::Refused {
                 reason: format!("container {} runs on its volumes", container.name),
                 remedy: format!("stop it first: `docker stop {}`", container.name),
-            }),
+            });
         }
+        for container in &users {
+            if let Some(orphan) = runtime.orphan(&container.id).await? {
+                return Err(FleetError::Refused {
+                    reason: format!(
+                        "a process of container {} lives on without the engine: {orphan}",
+                        container.name
+                    ),
+                    remedy: "end it first: `kill PID`".to_owned(),
+                });
+            }
+        }
+        Ok(())
     }
 
     async fn local_volumes(&self, container: &Container) -> Result<Vec<VolumeSource>, FleetError> {

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::JournalError;
-use crate::record::{Event, NewEvent};
+use crate::record::{Event, EventKind, NewEvent};
 use crate::time::Timestamp;
 
 /// Which events to read.
@@ -15,6 +15,8 @@ pub struct EventFilter {
     pub instance: Option<String>,
     /// Only events at or after this instant.
     pub since: Option<Timestamp>,
+    /// Only events of these kinds; empty: of all.
+    pub kinds: Vec<EventKind>,
 }
 
 /// Durable, append-only. Events of updates come in through the journal's transactions.

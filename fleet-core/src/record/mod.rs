@@ -158,6 +158,8 @@ event_kinds! {
     InstanceRecovered = "instance.recovered",
     /// A snapshot was made.
     SnapshotCreated = "snapshot.created",
+    /// A snapshot is about to be put back by hand. Without a `snapshot.restored` after it, its volumes may be half filled.
+    SnapshotRestoring = "snapshot.restoring",
     /// A snapshot was put back.
     SnapshotRestored = "snapshot.restored",
     /// A snapshot was removed.

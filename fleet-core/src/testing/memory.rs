@@ -352,6 +352,7 @@ fn matches(event: &NewEvent, filter: &EventFilter) -> bool {
     (filter.tenant.is_none() || filter.tenant == tenant)
         && (filter.instance.is_none() || filter.instance == instance)
         && filter.since.is_none_or(|since| event.at >= since)
+        && (filter.kinds.is_empty() || filter.kinds.contains(&event.kind))
 }
 
 #[async_trait]

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use fleet_core::engine::FleetOptions;
+use fleet_core::engine::{FleetError, FleetOptions};
 use fleet_core::ids::SnapshotId;
-use fleet_core::ports::{Clock as _, NoProgress, SnapshotStore as _};
+use fleet_core::ports::{Clock as _, ContainerRuntime as _, NoProgress, SnapshotStore as _};
 
-use fleet_core::testing::{Move, Workload};
+use fleet_core::testing::{Fault, FaultPlan, ForeignMove, Move, Workload};
 use fleet_core::update::Outcome;
 
 use super::{World, assert_outcome};
@@ -119,4 +119,106 @@ fn a_prune_keeps_the_last_clean_one_whatever_was_taken_of_a_running_container_si
     let [older, newer] = [(); 2].map(|()| create(&world));
     assert_eq!(prune(&world), [older]);
     assert_eq!(left(&world), [clean[0], newer]);
+}
+
+fn web(what: fn(String) -> ForeignMove) -> Move {
+    Move::Foreign(what("web".to_owned()))
+}
+
+#[track_caller]
+fn assert_refused(result: &Result<impl Sized, FleetError>, why: &str) {
+    match result {
+        Err(FleetError::Refused { reason, .. }) => assert!(reason.contains(why), "{reason}"),
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("it was done"),
+    }
+}
+
+#[test]
+fn a_restore_looks_once_more_after_the_safety_snapshot() {
+    let world = World::with_web();
+    let id = create(&world);
+    world.host.happen(web(ForeignMove::Stop));
+    world.host.write_file("web-data", "since", b"x");
+    let minutes = Fault::Slow(Duration::from_secs(180));
+    world.host.set_faults(FaultPlan {
+        at_op: [("copy the volumes", minutes)].into(),
+        ..FaultPlan::default()
+    });
+    let result = world.host.drive(async {
+        let restore = world.fleet.snapshot_restore(&id, "ann", &NoProgress);
+        futures::pin_mut!(restore);
+        loop {
+            match futures::poll!(&mut restore) {
+                std::task::Poll::Ready(result) => return result,
+                std::task::Poll::Pending => {
+                    if !world.host.snapshots().unfinished().is_empty() {
+                        world.host.happen(web(ForeignMove::Start));
+                    }
+                }
+            }
+        }
+    });
+    assert_refused(&result.expect("nothing kills it"), "runs on its volumes");
+    let files = world.host.files("web-data").expect("it is there");
+    assert!(files.contains_key("since"), "untouched");
+}
+
+#[test]
+fn a_restore_is_refused_under_a_process_that_the_engine_lost() {
+    let lost = (0..16).filter(|luck| {
+        let world = World::with_luck(*luck).and_web();
+        let id = create(&world);
+        world.host.happen(web(ForeignMove::Stop));
+        world.host.happen(web(ForeignMove::Start));
+        world.host.happen(Move::EngineKill {
+            down_for: Duration::from_millis(500),
+        });
+        world.host.let_engine_return();
+        let web = world.host.container("web").expect("it is there");
+        let orphan = world.host.drive(world.host.engine().orphan(&web.id));
+        let orphan = orphan.expect("nothing kills it").expect("it answers");
+        if orphan.is_some() {
+            let restore = world.fleet.snapshot_restore(&id, "ann", &NoProgress);
+            let result = world.host.drive(restore).expect("nothing kills it");
+            assert_refused(&result, "lives on without the engine");
+        }
+        orphan.is_some()
+    });
+    assert!(lost.count() > 0, "the engine lost nothing");
+}
+
+#[test]
+fn a_restore_that_a_death_cut_off_is_known_until_one_ends() {
+    let mut half_filled = 0;
+    for site in 1..200 {
+        let world = World::with_web();
+        let id = create(&world);
+        world.host.happen(web(ForeignMove::Stop));
+        world.host.write_file("web-data", "since", b"x");
+        let before = world.host.files("web-data");
+        world.host.set_faults(FaultPlan::death(site));
+        let restore = world.fleet.snapshot_restore(&id, "ann", &NoProgress);
+        let died = world.host.drive(restore).is_none();
+        world.host.set_faults(FaultPlan::default());
+        let unfinished = || {
+            let asked = world.host.drive(world.fleet.unfinished_restores());
+            asked.expect("nothing kills it").expect("the store works")
+        };
+        if !died {
+            assert_eq!(unfinished(), []);
+            assert!(half_filled > 1, "the places are passed");
+            return;
+        }
+        if world.host.files("web-data") != before {
+            half_filled += 1;
+            let known: Vec<_> = unfinished().iter().map(|it| it.snapshot).collect();
+            assert_eq!(known, [id], "death at {site}");
+        }
+        let again = world.fleet.snapshot_restore(&id, "ann", &NoProgress);
+        let again = world.host.drive(again).expect("nothing kills it");
+        again.expect("it ends");
+        assert_eq!(unfinished(), [], "death at {site}");
+    }
+    panic!("it does not end");
 }

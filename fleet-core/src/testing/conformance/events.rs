@@ -83,6 +83,7 @@ async fn filters_hold_together(store: &impl EventStore) {
             tenant: tenant.map(str::to_owned),
             instance: instance.map(str::to_owned),
             since,
+            ..EventFilter::default()
         };
         let page = store.page(0, 9, &filter).await.unwrap();
         let found: Vec<_> = page
@@ -100,4 +101,15 @@ async fn filters_hold_together(store: &impl EventStore) {
     check(Some("acme"), None, Some(at(3)), &[5, 3, 4]).await;
     check(Some("nobody"), None, None, &[]).await;
     check(None, Some("x' OR 1=1 --"), None, &[]).await;
+    let page = async |kinds: Vec<EventKind>| {
+        let filter = EventFilter {
+            kinds,
+            ..EventFilter::default()
+        };
+        store.page(0, 9, &filter).await.unwrap().len()
+    };
+    let kind = all[0].kind.clone();
+    let other = EventKind::Unknown("x') OR (1=1".to_owned());
+    assert_eq!(page(vec![other.clone()]).await, 0);
+    assert_eq!(page(vec![other, kind]).await, all.len());
 }
