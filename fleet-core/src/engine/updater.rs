@@ -15,17 +15,19 @@ use super::rollout::{
     FleetView, Happened, InstanceView, UpdateOrder, Updater, UpdaterError, update_end,
 };
 use super::{Fleet, FleetError, InstanceState, Managed, Survey, Target, UpdateRequest};
-use crate::ids::{ImageId, InstanceId, UpdateId};
+use crate::ids::{ImageId, InstanceId, TenantId, UpdateId};
 use crate::image::{Digest, ImageRef, PinnedImage};
+use crate::model::labels::LabelMode;
 use crate::model::{Channel, Container, EngineHealth, ImageInfo, InstanceSettings, Release};
 use crate::plan::rollout::{Ending, UpdateEnd};
 use crate::plan::strategy::FailureKind;
-use crate::plan::{Asked, Candidate, InstanceState as PlanState};
+use crate::plan::{Asked, Candidate, InstanceState as PlanState, RolloutKind, mode_of};
 use crate::ports::{Deployed, PortError, ProgressOf, ProgressSink, StoredUpdate};
-use crate::update::{Fault, MemberPlan, NO_SPACE, Outcome, SagaError, UpdateState, group};
+use crate::update::{Fault, MemberPlan, NO_SPACE, Outcome, Phase, SagaError, UpdateState, group};
 
-/// How often an update that lost its engine is taken up again before the rollout asks a person.
-const ENGINE_TRIES: u32 = 10;
+/// Shortest and longest pause before recovery is asked again for an update that lost its engine.
+const ENGINE_PAUSE: Duration = Duration::from_secs(1);
+const ENGINE_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Updates of an instance that are looked back at for how long the next one may take.
 const HISTORY: u32 = 10;
 /// How old a look at all containers may be for what follows from it at once. What a container is by then is looked at
@@ -136,9 +138,10 @@ impl FleetUpdater {
     async fn carry_out(&self, order: &UpdateOrder) -> Result<UpdateEnd, FleetError> {
         let name = order.instance.name.as_str();
         let survey = self.survey_for(name).await?;
-        let managed = survey
-            .workload(name)
-            .ok_or_else(|| Fleet::unknown(&survey, name))?;
+        let Some(managed) = survey.workload(name) else {
+            let why = format!("there is no instance {name} any more");
+            return Ok(UpdateEnd::Refused { why });
+        };
         let release = match self.release(managed, order).await {
             Ok(release) => release,
             Err(error) => return Ok(no_release(&error)),
@@ -153,7 +156,11 @@ impl FleetUpdater {
             actor: order.actor.clone(),
             rollout: Some(order.rollout),
         };
-        if let Some(pause) = self.fleet.paused().await? {
+        let pause = match order.kind {
+            RolloutKind::Forward => self.fleet.paused().await?,
+            RolloutKind::Rollback => None,
+        };
+        if let Some(pause) = pause {
             return Ok(update_end(
                 Outcome::Refused,
                 Some(Fault::NotNow),
@@ -248,28 +255,21 @@ impl FleetUpdater {
         self.fleet.ports.update.clock.now()
     }
 
-    /// Has recovery finish an update that stopped on the way, as soon as it can.
-    async fn after_a_stop(&self, order: &UpdateOrder, why: &str) -> UpdateEnd {
-        for _ in 0..ENGINE_TRIES {
+    /// Has recovery finish an update that stopped on the way, however long the engine stays away: until it is back nobody
+    /// can say how the update ends.
+    async fn after_a_stop(&self, order: &UpdateOrder, why: String) -> UpdateEnd {
+        let mut pause = ENGINE_PAUSE;
+        loop {
             match self.fleet.recover(self.progress.as_ref(), &|_, _| {}).await {
                 Ok(_) => match self.happened(&order.id).await {
                     Ok(Happened::Ended(end)) => return end,
-                    Ok(Happened::NeverBegan) => break,
+                    Ok(Happened::NeverBegan) => return infrastructure(why),
                     Ok(Happened::Open) | Err(_) => {}
                 },
                 Err(error) => tracing::warn!(%error, "recovery failed"),
             }
-            self.fleet
-                .ports
-                .update
-                .clock
-                .sleep(Duration::from_secs(5))
-                .await;
-        }
-        UpdateEnd::Unsuccessful {
-            how: Ending::NeedsOperator,
-            kind: FailureKind::Infrastructure,
-            why: why.to_owned(),
+            self.fleet.ports.update.clock.sleep(pause).await;
+            pause = (pause * 2).min(ENGINE_PAUSE_MAX);
         }
     }
 
@@ -298,7 +298,7 @@ impl FleetUpdater {
         Ok(Candidate {
             behind: current.as_ref().map(|current| *current != target.digest),
             current,
-            state: known.states.get(&id).copied().unwrap_or_default(),
+            state: known.state(&id),
             healthy: is_well(managed),
             quarantined: quarantined
                 .iter()
@@ -308,14 +308,14 @@ impl FleetUpdater {
             group: root
                 .filter(|_| found.members.len() > 1)
                 .and_then(|root| root.instance_name()),
-            estimate: history.iter().map(took).max(),
+            estimate: history.iter().filter_map(took).max(),
             ..Candidate::new(id, managed.settings)
         })
     }
 
     async fn known(&self) -> Result<Known, FleetError> {
         let journal = &self.fleet.ports.update.journal;
-        let mut states = BTreeMap::new();
+        let mut open = BTreeMap::new();
         for update in journal.load_open().await? {
             let state =
                 match InstanceState::of(&UpdateState::replay(update.plan.clone(), &update.entries))
@@ -324,17 +324,16 @@ impl FleetUpdater {
                     InstanceState::Diverged => PlanState::Diverged,
                     _ => PlanState::Updating,
                 };
-            states.extend(
-                update
-                    .plan
-                    .members
-                    .into_iter()
-                    .map(|member| (member.instance, state)),
-            );
+            let members = update.plan.members.into_iter();
+            open.extend(members.map(
+                |MemberPlan {
+                     instance, tenant, ..
+                 }| { (instance, OpenUpdate { state, tenant }) },
+            ));
         }
         let deployed = journal.deployed().await?.into_iter();
         Ok(Known {
-            states,
+            open,
             deployed: deployed
                 .map(|known| (known.instance.clone(), known))
                 .collect(),
@@ -344,24 +343,42 @@ impl FleetUpdater {
 
     async fn view(&self) -> Result<FleetView, FleetError> {
         let survey = self.survey_of_now().await?;
-        let known = self.known().await?;
-        let tenants = self.fleet.ports.configs.list().await?;
+        let mut known = self.known().await?;
+        let settings = self.fleet.ports.settings.settings().await?;
+        let tenants = self.fleet.ports.configs.list().await?.into_iter();
+        let tenants: BTreeMap<_, _> = tenants
+            .map(|tenant| (tenant.tenant, tenant.config))
+            .collect();
         let mut instances = Vec::new();
         for managed in survey.managed() {
             let instance = managed.id()?;
+            let own = managed.settings;
+            let (tenant, policy) = (tenants.get(&own.tenant), own.policy.as_deref());
             instances.push(InstanceView {
                 healthy: is_well(managed),
-                state: known.states.get(&instance).copied().unwrap_or_default(),
-                tenant: managed.settings.tenant.clone(),
+                state: known
+                    .open
+                    .remove(&instance)
+                    .map_or(PlanState::Idle, |open| open.state),
+                tenant: own.tenant.clone(),
                 instance,
+                label_mode: own.mode,
+                mode: mode_of(settings.mode, tenant, own.mode, policy),
             });
         }
+        // In mid-update no container may have its name.
+        let out_of_sight = known.open.into_iter().map(|(instance, open)| InstanceView {
+            healthy: false,
+            state: open.state,
+            tenant: open.tenant,
+            instance,
+            label_mode: None,
+            mode: LabelMode::Auto,
+        });
+        instances.extend(out_of_sight);
         Ok(FleetView {
-            settings: self.fleet.ports.settings.settings().await?,
-            tenants: tenants
-                .into_iter()
-                .map(|tenant| (tenant.tenant, tenant.config))
-                .collect(),
+            settings,
+            tenants,
             instances,
         })
     }
@@ -390,13 +407,25 @@ impl FleetUpdater {
 
 /// What the stores say of all instances, and the engine of their images.
 struct Known {
-    states: BTreeMap<InstanceId, PlanState>,
+    open: BTreeMap<InstanceId, OpenUpdate>,
     deployed: BTreeMap<InstanceId, Deployed>,
     /// Those that were asked for: many instances share an image.
     images: BTreeMap<ImageId, Option<ImageInfo>>,
 }
 
+/// What an update that is not over says of an instance.
+struct OpenUpdate {
+    state: PlanState,
+    tenant: TenantId,
+}
+
 impl Known {
+    fn state(&self, instance: &InstanceId) -> PlanState {
+        self.open
+            .get(instance)
+            .map_or(PlanState::Idle, |open| open.state)
+    }
+
     /// The digest that an instance runs.
     async fn digest(
         &mut self,
@@ -426,12 +455,13 @@ impl Updater for FleetUpdater {
         match carried_out {
             // The other updates of the rollout go on; recovery looks at what is there, as after a crash.
             Err(_) => {
-                self.after_a_stop(order, "the update stopped by a defect in fleet")
-                    .await
+                let why = "the update stopped by a defect in fleet".to_owned();
+                self.after_a_stop(order, why).await
             }
             Ok(Ok(end)) => end,
             Ok(Err(FleetError::Saga(SagaError::EngineAway { .. }))) => {
-                self.after_a_stop(order, "the engine stayed away").await
+                self.after_a_stop(order, "the engine stayed away".to_owned())
+                    .await
             }
             // The process is about to end: the next one reads in the journal how far this came.
             Ok(Err(FleetError::Saga(SagaError::Stopped { .. }))) => std::future::pending().await,
@@ -558,11 +588,21 @@ fn failed(last: &StoredUpdate) -> bool {
     )
 }
 
-fn took(update: &StoredUpdate) -> Duration {
-    let (first, last) = (update.entries.first(), update.entries.last());
-    first
-        .zip(last)
-        .map_or(Duration::ZERO, |(first, last)| last.at.since(first.at))
+/// How long an update took, if nothing disturbed it: time in which fleet or the engine was not there, or in which a person
+/// was asked, says nothing of the next one.
+fn took(update: &StoredUpdate) -> Option<Duration> {
+    let ended = matches!(
+        update.outcome,
+        Some(Outcome::Committed | Outcome::RolledBack)
+    );
+    let mut phases = update.entries.iter().map(|entry| &entry.phase);
+    let disturbed =
+        phases.any(|phase| matches!(phase, Phase::Recovered { .. } | Phase::Resolved { .. }));
+    if !ended || disturbed {
+        return None;
+    }
+    let (first, last) = (update.entries.first()?, update.entries.last()?);
+    Some(last.at.since(first.at))
 }
 
 fn no_release(error: &PortError) -> UpdateEnd {

@@ -24,6 +24,7 @@ pub use check::{Violation, check};
 pub use disk::DiskNeed;
 pub use held::Held;
 pub use mode::effective_mode;
+pub(crate) use mode::mode_of;
 pub use order::Stickiness;
 pub use planner::{PlanError, plan, plan_rollback};
 pub(crate) use render::human;
@@ -32,5 +33,5 @@ pub use rollout_plan::{
     DEFAULT_ESTIMATE, HeldInstance, PlannedInstance, PlannedWave, RolloutKind, RolloutPlan,
     ScheduleSpec,
 };
-pub use select::{fleet_pause, waits};
+pub use select::{fleet_pause, reason_of_mode, waits};
 pub(crate) use when::When;

@@ -32,6 +32,18 @@ pub fn effective_mode(
     base.min(bound).min(label.unwrap_or(LabelMode::Auto))
 }
 
+/// The same from the text of `fleet.policy`; one that cannot be read is none.
+#[must_use]
+pub(crate) fn mode_of(
+    global: GlobalMode,
+    config: Option<&UpdateConfig>,
+    label: Option<LabelMode>,
+    policy: Option<&str>,
+) -> LabelMode {
+    let policy = policy.and_then(|text| text.parse::<Policy>().ok());
+    effective_mode(global, config, label, policy.as_ref())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

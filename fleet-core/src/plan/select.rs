@@ -13,7 +13,7 @@ use super::rollout_plan::ScheduleSpec;
 use super::tables::{Tables, TenantEntry};
 use super::when::When;
 use super::window::{Fit, Freeze, Policy, Schedule, WeeklyCalendar};
-use crate::ids::InstanceName;
+use crate::ids::{InstanceName, TenantId};
 use crate::model::labels::LabelMode;
 use crate::model::{FleetSettings, GlobalMode, UpdateConfig};
 use crate::time::Timestamp;
@@ -119,9 +119,15 @@ fn verdict<'a>(
         _ => None,
     };
     let mode = effective_mode(input.fleet.mode, config, candidate.mode, policy.as_ref());
-    reason_of_mode(input, candidate, mode)
-        .or_else(|| reason_too_young(input, candidate))
-        .map_or(Ok(()), Err)?;
+    reason_of_mode(
+        &input.request.asked,
+        &candidate.instance.name,
+        &candidate.tenant,
+        candidate.mode,
+        mode,
+    )
+    .or_else(|| reason_too_young(input, candidate))
+    .map_or(Ok(()), Err)?;
     // What is said of a tenant holds for all its instances that say nothing of their own.
     let is_the_tenants = candidate.window.is_none() && policy.is_none();
     match schedule {
@@ -143,11 +149,11 @@ fn invalid(error: impl std::fmt::Display) -> Held {
     }
 }
 
-fn named(input: &PlanInput<'_>, candidate: &Candidate) -> bool {
-    match &input.request.asked {
+fn named(asked: &Asked, instance: &InstanceName, tenant: &TenantId) -> bool {
+    match asked {
         Asked::ByDetection { .. } => false,
-        Asked::ByOperator { tenants } => tenants.contains(&candidate.tenant),
-        Asked::ForInstances { names } => names.contains(&candidate.instance.name),
+        Asked::ByOperator { tenants } => tenants.contains(tenant),
+        Asked::ForInstances { names } => names.contains(instance),
     }
 }
 
@@ -156,8 +162,8 @@ fn reason_out_of_scope(input: &PlanInput<'_>, candidate: &Candidate) -> Option<H
         Asked::ByDetection { channel } => channel
             .as_ref()
             .is_none_or(|channel| *channel == candidate.channel),
-        Asked::ByOperator { tenants } => tenants.is_empty() || named(input, candidate),
-        Asked::ForInstances { .. } => named(input, candidate),
+        Asked::ByOperator { tenants } => tenants.is_empty() || tenants.contains(&candidate.tenant),
+        Asked::ForInstances { names } => names.contains(&candidate.instance.name),
     };
     if !in_scope {
         Some(Held::NotInScope)
@@ -200,17 +206,26 @@ fn reason_of_state(input: &PlanInput<'_>, candidate: &Candidate) -> Option<Held>
     }
 }
 
-fn reason_of_mode(input: &PlanInput<'_>, candidate: &Candidate, mode: LabelMode) -> Option<Held> {
-    let named = named(input, candidate);
-    if matches!(input.request.asked, Asked::ForInstances { .. }) {
+/// Why the mode of an instance keeps it out of what was asked for; none if it does not. `label` is the mode that its own
+/// label chooses, `mode` the one that holds (see [`effective_mode`]).
+#[must_use]
+pub fn reason_of_mode(
+    asked: &Asked,
+    instance: &InstanceName,
+    tenant: &TenantId,
+    label: Option<LabelMode>,
+    mode: LabelMode,
+) -> Option<Held> {
+    if matches!(asked, Asked::ForInstances { .. }) {
         return None;
     }
+    let named = named(asked, instance, tenant);
     match mode {
         LabelMode::Auto => None,
         LabelMode::Manual if named => None,
         LabelMode::Manual => Some(Held::ManualMode),
         // Nobody chose "notify": naming the tenant is the choice.
-        LabelMode::Notify if named && candidate.mode.is_none() => None,
+        LabelMode::Notify if named && label.is_none() => None,
         LabelMode::Notify => Some(Held::NotifyOnly),
         LabelMode::Off => Some(Held::Off),
     }

@@ -15,7 +15,7 @@ use crate::model::labels::LabelMode;
 use crate::model::{Channel, FleetSettings, UpdateConfig};
 use crate::plan::rollout::{Ending, UpdateEnd};
 use crate::plan::strategy::FailureKind;
-use crate::plan::{Asked, Candidate, InstanceState};
+use crate::plan::{Asked, Candidate, InstanceState, mode_of};
 use crate::ports::Clock;
 use crate::time::Timestamp;
 
@@ -97,6 +97,7 @@ struct State {
     tenants: BTreeMap<TenantId, UpdateConfig>,
     registry_down: bool,
     disk_full: bool,
+    short_of_space: BTreeSet<InstanceId>,
     // what it remembers
     journal: BTreeMap<UpdateId, (UpdateOrder, Option<UpdateEnd>)>,
     log: Vec<(Timestamp, String)>,
@@ -138,6 +139,11 @@ impl FakeUpdater {
             .insert(instance.candidate.instance.clone(), instance);
     }
 
+    /// Takes an instance away, as somebody outside would.
+    pub fn remove(&self, instance: &InstanceId) {
+        self.lock().instances.remove(instance);
+    }
+
     /// Says what a digest does to the instances that get it.
     pub fn release(&self, digest: Digest, nature: Nature) {
         self.lock().natures.insert(digest, nature);
@@ -156,6 +162,15 @@ impl FakeUpdater {
     /// Fills the disk for snapshots, or frees it.
     pub fn disk_full(&self, full: bool) {
         self.lock().disk_full = full;
+    }
+
+    /// The snapshots of this instance alone fit, or do not.
+    pub fn lacks_space(&self, instance: &InstanceId, lacks: bool) {
+        let mut state = self.lock();
+        match lacks {
+            true => state.short_of_space.insert(instance.clone()),
+            false => state.short_of_space.remove(instance),
+        };
     }
 
     /// The registry answers, or does not.
@@ -281,7 +296,7 @@ impl State {
                 failed(Ending::Failed, FailureKind::Infrastructure, why),
             );
         }
-        if self.disk_full {
+        if self.disk_full || self.short_of_space.contains(&order.instance) {
             let why = "there is no space for its snapshot".to_owned();
             return (Duration::ZERO, UpdateEnd::NoSpace { why });
         }
@@ -354,15 +369,20 @@ impl Updater for FakeUpdater {
 
     async fn fleet(&self) -> Result<FleetView, UpdaterError> {
         let state = self.lock();
-        let instances = state
-            .instances
-            .values()
-            .map(|Instance { candidate, .. }| InstanceView {
-                instance: candidate.instance.clone(),
-                tenant: candidate.tenant.clone(),
-                healthy: candidate.healthy,
-                state: candidate.state,
-            });
+        let instances = state.instances.values();
+        let instances = instances.map(|Instance { candidate, .. }| InstanceView {
+            instance: candidate.instance.clone(),
+            tenant: candidate.tenant.clone(),
+            healthy: candidate.healthy,
+            state: candidate.state,
+            label_mode: candidate.mode,
+            mode: mode_of(
+                state.settings.mode,
+                state.tenants.get(&candidate.tenant),
+                candidate.mode,
+                candidate.policy.as_deref(),
+            ),
+        });
         Ok(FleetView {
             settings: state.settings.clone(),
             tenants: state.tenants.clone(),
@@ -395,7 +415,8 @@ impl Updater for FakeUpdater {
         !self.lock().registry_down
     }
 
-    async fn has_space(&self, _instance: &InstanceId) -> bool {
-        !self.lock().disk_full
+    async fn has_space(&self, instance: &InstanceId) -> bool {
+        let state = self.lock();
+        !state.disk_full && !state.short_of_space.contains(instance)
     }
 }

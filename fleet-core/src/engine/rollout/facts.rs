@@ -84,11 +84,13 @@ fn event(plan: &RolloutPlan, state: &RolloutState, fact: &Fact, at: Timestamp) -
             by.as_str(),
             json!({"hold": hold.kind, "set_by": hold.by}),
         ),
-        Fact::Excluded { by, .. } => (
-            EventKind::UpdateRefused,
-            by.as_str(),
-            json!({"reason": "excluded"}),
-        ),
+        Fact::Excluded { by, why, .. } => {
+            let mut data = json!({"reason": "excluded"});
+            if let Some(why) = why {
+                data["why"] = json!(why);
+            }
+            (EventKind::UpdateRefused, by.as_str(), data)
+        }
         Fact::Aborted { by, why } => (EventKind::RolloutAborted, by.as_str(), json!({"why": why})),
         Fact::Superseded { by } => (EventKind::RolloutSuperseded, fleet, json!({"by": by})),
         Fact::Finished(label) => {

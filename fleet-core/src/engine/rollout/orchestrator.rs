@@ -220,7 +220,11 @@ impl Orchestrator {
             Command::Promote => RolloutEvent::Promoted { by },
             Command::Abort { why, rollback } => RolloutEvent::Aborted { by, why, rollback },
             Command::Exclude { instance } => match stored.plan.place_of(&instance) {
-                Some(place) => RolloutEvent::Excluded { place, by },
+                Some(place) => RolloutEvent::Excluded {
+                    place,
+                    by,
+                    why: None,
+                },
                 None => {
                     return Err(RolloutError::NotInRollout {
                         instance,

@@ -1,6 +1,6 @@
 //! One pass over all rollouts: what changed by itself, and what may begin now.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::error::RolloutError;
@@ -12,8 +12,11 @@ use crate::plan::rollout::{
     admit,
 };
 use crate::plan::strategy::{Batch, Immediate, StrategySpec, WaveGate};
-use crate::plan::{Held, PlannerSettings, Request, RolloutKind, fleet_pause, plan_rollback};
+use crate::plan::{
+    Held, PlannerSettings, Request, RolloutKind, fleet_pause, plan_rollback, reason_of_mode,
+};
 use crate::ports::{RolloutStoreError, StoredRollout};
+use crate::update::error_chain;
 
 /// How often working time is written down.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
@@ -47,9 +50,17 @@ impl Orchestrator {
         }
         for stored in &active {
             let mut draft = Draft::of(stored.clone());
-            let claimed = self
-                .advance(&mut draft, &active, &view, &mut around)
-                .await?;
+            let advanced = self.advance(&mut draft, &active, &view, &mut around);
+            let claimed = match advanced.await {
+                Ok(claimed) => claimed,
+                // That one cannot be judged here; the others can.
+                Err(error @ RolloutError::Strategy(_)) => {
+                    let id = stored.plan.id();
+                    tracing::error!(rollout = %id, error = error_chain(&error), "it stands still");
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             let changed = draft.changed || draft.made_another;
             match self.write(draft).await {
                 Ok(stored) => {
@@ -76,6 +87,7 @@ impl Orchestrator {
         around: &mut Surroundings,
     ) -> Result<Vec<(usize, Noted<'_>)>, RolloutError> {
         self.reconcile_claims(draft).await?;
+        self.let_go(draft, view)?;
         self.follow_fleet_pause(draft, view)?;
         self.lift_infra_hold(draft).await?;
         self.lift_space_hold(draft).await?;
@@ -103,7 +115,52 @@ impl Orchestrator {
             let event = match self.updater.happened(&update).await? {
                 Happened::Open => continue,
                 Happened::NeverBegan => RolloutEvent::Unclaimed { place, update },
-                Happened::Ended(end) => self.ended(&draft.stored, place, update, end)?,
+                Happened::Ended(end) => self.ended(&draft.stored, place, update, end),
+            };
+            draft.apply(&event, self.clock.now())?;
+        }
+        Ok(())
+    }
+
+    /// Members that have not begun and are no longer to be updated: gone, or meant by their mode to be left alone. A way
+    /// back asks for no mode.
+    fn let_go(&self, draft: &mut Draft, view: &FleetView) -> Result<(), RolloutError> {
+        let StoredRollout { plan, state, .. } = &draft.stored;
+        if state.phase.is_terminal() {
+            return Ok(());
+        }
+        let instances = view.instances.iter().map(|view| (&view.instance, view));
+        let instances: HashMap<_, _> = instances.collect();
+        let leaving = |(place, member): (usize, &MemberState)| {
+            let planned = &plan.members[place];
+            let why = match (member, instances.get(&planned.instance)) {
+                (MemberState::Claimed { .. } | MemberState::Ended { .. }, _) => return None,
+                (MemberState::Queued { .. }, None) => "it is gone".to_owned(),
+                (MemberState::Queued { .. }, Some(view)) if plan.kind == RolloutKind::Forward => {
+                    reason_of_mode(
+                        &plan.request.asked,
+                        &planned.instance.name,
+                        &view.tenant,
+                        view.label_mode,
+                        view.mode,
+                    )?
+                    .to_string()
+                }
+                _ => return None,
+            };
+            Some((place, why))
+        };
+        let leaving: Vec<_> = state
+            .members
+            .iter()
+            .enumerate()
+            .filter_map(leaving)
+            .collect();
+        for (place, why) in leaving {
+            let event = RolloutEvent::Excluded {
+                place,
+                by: FLEET.to_owned(),
+                why: Some(why),
             };
             draft.apply(&event, self.clock.now())?;
         }
@@ -112,7 +169,8 @@ impl Orchestrator {
 
     fn follow_fleet_pause(&self, draft: &mut Draft, view: &FleetView) -> Result<(), RolloutError> {
         let state = &draft.stored.state;
-        if state.phase.is_terminal() {
+        // A way back waits for nobody.
+        if state.phase.is_terminal() || draft.stored.plan.kind == RolloutKind::Rollback {
             return Ok(());
         }
         let held = state
@@ -161,11 +219,20 @@ impl Orchestrator {
         if !holds.any(|hold| hold.kind == HoldKind::DiskSpace) || state.phase.is_terminal() {
             return Ok(());
         }
+        let now = self.clock.now();
         let mut wave = plan.wave_range(state.wave);
-        let next = wave.find(|place| matches!(state.members[*place], MemberState::Queued { .. }));
+        let mut queued = false;
+        let next = wave.find(|place| match state.members[*place] {
+            MemberState::Queued { not_before, .. } => {
+                queued = true;
+                not_before.is_none_or(|at| at <= now)
+            }
+            _ => false,
+        });
         let has_space = match next {
             Some(place) => self.updater.has_space(&plan.members[place].instance).await,
-            None => true,
+            // Those that are left were looked at a moment ago.
+            None => !queued,
         };
         if has_space {
             let event = RolloutEvent::Unheld {
@@ -213,11 +280,10 @@ impl Orchestrator {
             return Ok(());
         }
         let mut around = around.clone();
-        let nothing = plan
-            .members
+        // A wave of which nothing is left is passed over once it has begun.
+        let nothing = state.members[plan.wave_range(state.wave)]
             .iter()
-            .zip(&state.members)
-            .all(|(_, member)| member.ending().is_some());
+            .all(|member| member.ending().is_some());
         if nothing
             || !admit(plan, state, &mut around, self.clock.now())
                 .start
@@ -396,17 +462,19 @@ impl Orchestrator {
         place: usize,
         update: UpdateId,
         end: UpdateEnd,
-    ) -> Result<RolloutEvent, RolloutError> {
+    ) -> RolloutEvent {
         let follow = match &end {
-            UpdateEnd::Unsuccessful { kind, why, .. } => self.follow(stored, place, *kind, why)?,
+            UpdateEnd::Unsuccessful { how, kind, why } => {
+                self.follow(stored, place, *how, *kind, why)
+            }
             _ => crate::plan::rollout::Follow::Nothing,
         };
-        Ok(RolloutEvent::Ended {
+        RolloutEvent::Ended {
             place,
             update,
             end,
             follow,
-        })
+        }
     }
 }
 
@@ -475,6 +543,7 @@ fn order(stored: &StoredRollout, place: usize) -> Option<UpdateOrder> {
     let MemberState::Claimed {
         update: id,
         attempt,
+        failed,
         ..
     } = state.members[place]
     else {
@@ -494,7 +563,10 @@ fn order(stored: &StoredRollout, place: usize) -> Option<UpdateOrder> {
             .pinned(plan.digests[member.to as usize].clone()),
         health_timeout: Duration::from_millis(member.health_timeout_ms.into()),
         attempt,
-        retry_quarantined: plan.request.retry_quarantined || plan.kind == RolloutKind::Rollback,
+        // Its own failure quarantined the digest: whoever tries again takes it once more.
+        retry_quarantined: plan.request.retry_quarantined
+            || plan.kind == RolloutKind::Rollback
+            || failed,
         override_window: plan.request.override_window,
     })
 }

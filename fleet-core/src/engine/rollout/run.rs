@@ -12,16 +12,22 @@ use super::orchestrator::{Noted, Orchestrator};
 use super::pass::{Pass, conflict};
 use super::updater::UpdateOrder;
 use crate::ids::{RolloutId, UpdateId};
-use crate::plan::rollout::{Follow, MemberState, Phase, UpdateEnd, WavePhase, admit};
+use crate::plan::rollout::{Ending, Follow, MemberState, Phase, UpdateEnd, WavePhase, admit};
 use crate::plan::strategy::{Failure, FailureKind, OnFailure, WaveGate};
 use crate::plan::{Held, PlannerSettings, RolloutKind};
 use crate::ports::StoredRollout;
 use crate::time::Timestamp;
+use crate::update::error_chain;
 
 /// Longest time between two looks while updates are in flight.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// Longest time between two looks of somebody who only watches: another process may be at work.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
+/// Tries beyond those of the strategy for an instance that was never stopped, while the infrastructure fails it: a day.
+const PATIENT_TRIES: u32 = 144;
+const PATIENT_PAUSE: Duration = Duration::from_secs(600);
+/// Pause before an end that could not be recorded is recorded again.
+const RECORD_PAUSE: Duration = Duration::from_secs(1);
 /// Longest wait for another try that somebody who waits for a rollout sits through.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -114,10 +120,7 @@ impl Orchestrator {
                 Err(error) if in_flight.is_empty() => return Err(error),
                 // An engine or a store that is away for a moment is no reason to drop what is in flight.
                 Err(error) => {
-                    tracing::warn!(
-                        error = crate::update::error_chain(&error),
-                        "no look at the rollouts"
-                    );
+                    tracing::warn!(error = error_chain(&error), "no look at the rollouts");
                     Pass::default()
                 }
             };
@@ -138,7 +141,17 @@ impl Orchestrator {
                 Either::Right(_) => continue,
             };
             while let Some(done) = ended {
-                in_flight.beside(self.record(&done)).await?;
+                match in_flight.beside(self.record(&done)).await {
+                    Ok(()) => {}
+                    // A store that is away for a moment is no reason to drop what is in flight either.
+                    Err(error) if !in_flight.going_on.is_empty() => {
+                        tracing::warn!(error = error_chain(&error), "an end is not recorded yet");
+                        in_flight.beside(self.clock.sleep(RECORD_PAUSE)).await;
+                        in_flight.ended.push_front(done);
+                        break;
+                    }
+                    Err(error) => return Err(error),
+                }
                 noted.remove(&done.update);
                 ended = in_flight.ended.pop_front();
             }
@@ -283,47 +296,67 @@ impl Orchestrator {
                 // Another orchestrator recorded it from the journal.
                 return Ok(Vec::new());
             }
-            Ok(vec![self.ended(
-                stored,
-                done.place,
-                done.update,
-                done.end.clone(),
-            )?])
+            let end = done.end.clone();
+            Ok(vec![self.ended(stored, done.place, done.update, end)])
         };
         self.change(&done.rollout, decide).await.map(drop)
     }
 
-    /// What the strategy makes of a failure. A rollback is tried once: what cannot go back needs a person.
+    /// What the strategy makes of a failure.
     pub(super) fn follow(
         &self,
         stored: &StoredRollout,
         place: usize,
+        how: Ending,
         kind: FailureKind,
         reason: &str,
-    ) -> Result<Follow, RolloutError> {
+    ) -> Follow {
         let StoredRollout { plan, state, .. } = stored;
         let member = &plan.members[place];
-        let MemberState::Claimed { attempt, .. } = state.members[place] else {
-            return Ok(Follow::Nothing);
+        let MemberState::Claimed {
+            attempt, failed, ..
+        } = state.members[place]
+        else {
+            return Follow::Nothing;
         };
-        let counts = kind.counts() && !member.unhealthy_before;
+        let strategy = match self.strategies.resolve(&plan.request.strategy) {
+            Ok(strategy) => strategy,
+            // The rollout stands still then, see the pass; what ended is recorded all the same.
+            Err(error) => {
+                tracing::error!(rollout = %plan.id(), error = error_chain(&error), "nobody says what follows");
+                return Follow::Nothing;
+            }
+        };
+        let counts = failed || kind.counts() && !member.unhealthy_before;
+        let stopped = how != Ending::Failed;
         let failure = Failure {
             instance: &member.instance,
             attempt,
             kind,
+            stopped,
             failures: state.tally().failures + u32::from(counts),
             budget: state.failure_limit(plan),
             reason,
         };
-        let strategy = self.strategies.resolve(&plan.request.strategy)?;
-        let answer = strategy.on_failure(&failure);
-        Ok(match answer {
-            OnFailure::Retry { after, .. } if attempt <= strategy.retries() => Follow::Retry {
-                not_before: self.clock.now().saturating_add(after),
+        let not_before = |pause| self.clock.now().saturating_add(pause);
+        let retries = strategy.retries();
+        match strategy.on_failure(&failure) {
+            OnFailure::Retry { after, .. } if attempt <= retries => Follow::Retry {
+                not_before: not_before(after),
             },
             OnFailure::Abort if plan.kind == RolloutKind::Forward => Follow::Abort,
+            // Nobody is given up because a registry was away: the instance runs as before, and waits.
+            OnFailure::Skip | OnFailure::Retry { .. }
+                if kind == FailureKind::Infrastructure
+                    && !stopped
+                    && attempt <= retries.saturating_add(PATIENT_TRIES) =>
+            {
+                Follow::Retry {
+                    not_before: not_before(PATIENT_PAUSE),
+                }
+            }
             OnFailure::Abort | OnFailure::Skip | OnFailure::Retry { .. } => Follow::Nothing,
-        })
+        }
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod approval;
 mod channels;
+mod custom;
+mod leaving;
 mod races;
 
 use std::collections::BTreeSet;

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 
 use crate::ids::{InstanceId, RolloutId, TenantId, UpdateId};
 use crate::image::PinnedImage;
+use crate::model::labels::LabelMode;
 use crate::model::{FleetSettings, UpdateConfig};
 use crate::plan::rollout::{Ending, Surroundings, UpdateEnd};
 use crate::plan::strategy::FailureKind;
@@ -77,6 +78,10 @@ pub struct InstanceView {
     pub healthy: bool,
     /// What is known of its updates.
     pub state: InstanceState,
+    /// The mode that its own label chooses.
+    pub label_mode: Option<LabelMode>,
+    /// The mode that holds, see [`crate::plan::effective_mode`].
+    pub mode: LabelMode,
 }
 
 /// The fleet at one moment.

@@ -131,12 +131,12 @@ pub fn admit(
             .map(|until| Held::Deferred { until })
             .or_else(|| reason_of_time(plan, member, schedule.as_ref(), around, now))
             .or_else(|| around.busy.get(&member.instance).cloned())
-            .or_else(|| rooms.reason_full(member))
+            .or_else(|| rooms.reason_full(state.counted_on(plan, place)))
             .or_else(|| reason_of_disruption(plan, member, around));
         match held {
             Some(held) => admission.waiting.push((place, held)),
             None => {
-                rooms.take(member);
+                rooms.take(state.counted_on(plan, place));
                 around.take_down(&member.instance, plan.tenant(member));
                 admission.start.push(place);
             }
@@ -193,6 +193,29 @@ fn reason_of_disruption(
     (!room).then_some(Held::DisruptionBudget)
 }
 
+/// When a member takes from the failure budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum CountedOn {
+    /// When it fails.
+    Failure,
+    /// It has already.
+    Already,
+    /// Never: it was not well before.
+    Never,
+}
+
+impl RolloutState {
+    fn counted_on(&self, plan: &RolloutPlan, place: usize) -> CountedOn {
+        if self.members[place].failed_before() {
+            CountedOn::Already
+        } else if plan.members[place].unhealthy_before {
+            CountedOn::Never
+        } else {
+            CountedOn::Failure
+        }
+    }
+}
+
 /// How many more may be in flight.
 struct Rooms {
     concurrency: u32,
@@ -202,11 +225,13 @@ struct Rooms {
 impl Rooms {
     fn of(plan: &RolloutPlan, state: &RolloutState) -> Self {
         let in_flight = u32::try_from(state.claims().count()).unwrap_or(u32::MAX);
-        let may_count = state
-            .claims()
-            .filter(|(place, _)| !plan.members[*place].unhealthy_before)
-            .count();
-        let may_count = u32::try_from(may_count).unwrap_or(u32::MAX);
+        // Those in flight, and those that failed and are tried again: until they have the release they have failed.
+        let members = state.members.iter().enumerate();
+        let may_count = members.filter(|(place, member)| match member {
+            MemberState::Claimed { .. } => state.counted_on(plan, *place) != CountedOn::Never,
+            other => other.failed_before(),
+        });
+        let may_count = u32::try_from(may_count.count()).unwrap_or(u32::MAX);
         let left = state
             .failure_limit(plan)
             .saturating_sub(state.tally().failures);
@@ -216,18 +241,18 @@ impl Rooms {
         }
     }
 
-    fn reason_full(&self, member: &PlannedInstance) -> Option<Held> {
+    fn reason_full(&self, counted: CountedOn) -> Option<Held> {
         if self.concurrency == 0 {
             Some(Held::Concurrency)
-        } else if self.failures == 0 && !member.unhealthy_before {
+        } else if self.failures == 0 && counted == CountedOn::Failure {
             Some(Held::FailureBudget)
         } else {
             None
         }
     }
 
-    fn take(&mut self, member: &PlannedInstance) {
+    fn take(&mut self, counted: CountedOn) {
         self.concurrency -= 1;
-        self.failures -= u32::from(!member.unhealthy_before);
+        self.failures -= u32::from(counted == CountedOn::Failure);
     }
 }

@@ -68,12 +68,14 @@ pub enum RolloutEvent {
         /// Who.
         by: String,
     },
-    /// A person takes an instance out.
+    /// An instance is taken out: by a person, or because it is not to be updated any more.
     Excluded {
         /// The member.
         place: usize,
         /// Who.
         by: String,
+        /// Why, unless that a person said so is all there is to say.
+        why: Option<String>,
     },
     /// It is stopped.
     Aborted {
@@ -222,6 +224,8 @@ pub enum Fact {
         place: usize,
         /// By whom.
         by: String,
+        /// Why, where there is more to say than that somebody wanted it.
+        why: Option<String>,
     },
     /// It was stopped, or ended before it began.
     Aborted {

@@ -1,6 +1,8 @@
 //! What happens to one member of a rollout, and what it means for the whole: infrastructure that fails in a row, and the
 //! failure budget.
 
+use std::time::Duration;
+
 use super::event::{Fact, Follow, IllegalTransition, RolloutEvent, UpdateEnd};
 use super::hold::HoldKind;
 use super::next::{Applied, FLEET, Step};
@@ -10,6 +12,16 @@ use crate::plan::strategy::FailureKind;
 
 /// Updates in a row that the infrastructure may break before nothing is started any more.
 const INFRA_IN_A_ROW_MAX: u32 = 5;
+
+/// How long a member whose snapshot did not fit on the disk is left alone.
+const SPACE_PAUSE: Duration = Duration::from_secs(60);
+
+/// What a claim says of the attempt.
+struct Attempt {
+    number: u32,
+    /// An earlier one failed in a way that counts.
+    failed: bool,
+}
 
 impl Step<'_> {
     pub(super) fn claimed(
@@ -22,11 +34,14 @@ impl Step<'_> {
         let open = self.state.wave_phase == WavePhase::Open;
         let may_start = self.state.phase == Phase::Running && self.state.holds.is_empty();
         match self.state.members.get(place) {
-            Some(&MemberState::Queued { attempts, .. }) if in_wave && open && may_start => {
+            Some(&MemberState::Queued {
+                attempts, failed, ..
+            }) if in_wave && open && may_start => {
                 self.state.members[place] = MemberState::Claimed {
                     update,
                     attempt: attempts + 1,
                     since: self.now,
+                    failed,
                 };
                 Ok(())
             }
@@ -43,11 +58,12 @@ impl Step<'_> {
         place: usize,
         update: UpdateId,
     ) -> Applied {
-        let attempt = self.attempt_of(event, place, update)?;
+        let Attempt { number, failed } = self.attempt_of(event, place, update)?;
         self.state.members[place] = MemberState::Queued {
-            attempts: attempt - 1,
+            attempts: number - 1,
             not_before: None,
             last: None,
+            failed,
         };
         Ok(())
     }
@@ -58,13 +74,14 @@ impl Step<'_> {
         event: &RolloutEvent,
         place: usize,
         update: UpdateId,
-    ) -> Result<u32, IllegalTransition> {
+    ) -> Result<Attempt, IllegalTransition> {
         match self.state.members.get(place) {
-            Some(MemberState::Claimed {
+            Some(&MemberState::Claimed {
                 update: claimed,
-                attempt,
+                attempt: number,
+                failed,
                 ..
-            }) if *claimed == update => Ok(*attempt),
+            }) if claimed == update => Ok(Attempt { number, failed }),
             _ => Err(self.illegal(event, format!("member {place} to be claimed by {update}"))),
         }
     }
@@ -77,25 +94,26 @@ impl Step<'_> {
         end: &UpdateEnd,
         follow: Follow,
     ) -> Applied {
-        let attempt = self.attempt_of(event, place, update)?;
+        let Attempt { number, failed } = self.attempt_of(event, place, update)?;
         let mut over = |how, counts, why: Option<&String>| {
             let why = why.cloned();
             self.state.members[place] = MemberState::Ended {
                 how,
                 counts,
-                attempts: attempt,
+                attempts: number,
                 why,
             };
         };
         match end {
             UpdateEnd::Committed => over(Ending::Committed, false, None),
             UpdateEnd::Unchanged => over(Ending::Unchanged, false, None),
-            UpdateEnd::Refused { why } => over(Ending::Refused, false, Some(why)),
+            UpdateEnd::Refused { why } => over(Ending::Refused, failed, Some(why)),
             UpdateEnd::NoSpace { why } => {
                 self.state.members[place] = MemberState::Queued {
-                    attempts: attempt - 1,
-                    not_before: None,
+                    attempts: number - 1,
+                    not_before: Some(self.now.saturating_add(SPACE_PAUSE)),
                     last: Some(why.clone()),
+                    failed,
                 };
                 if !self.is_held(HoldKind::DiskSpace) && !self.state.phase.is_terminal() {
                     let instance = &self.plan.members[place].instance;
@@ -104,20 +122,23 @@ impl Step<'_> {
             }
             UpdateEnd::Deferred { until, why } => {
                 self.state.members[place] = MemberState::Queued {
-                    attempts: attempt - 1,
+                    attempts: number - 1,
                     not_before: Some(*until),
                     last: Some(why.clone()),
+                    failed,
                 };
             }
             UpdateEnd::Unsuccessful { how, kind, why } => {
                 // An instance that was not well before does not speak against the release.
                 let counts = kind.counts() && !self.plan.members[place].unhealthy_before;
+                let counts = counts || failed;
                 match follow {
                     Follow::Retry { not_before } => {
                         self.state.members[place] = MemberState::Queued {
-                            attempts: attempt,
+                            attempts: number,
                             not_before: Some(not_before),
                             last: Some(why.clone()),
+                            failed: counts,
                         };
                     }
                     Follow::Nothing | Follow::Abort => over(*how, counts, Some(why)),
@@ -174,19 +195,28 @@ impl Step<'_> {
         self.stop(FLEET, &why, false);
     }
 
-    pub(super) fn excluded(&mut self, event: &RolloutEvent, place: usize, by: &str) -> Applied {
+    pub(super) fn excluded(
+        &mut self,
+        event: &RolloutEvent,
+        place: usize,
+        by: &str,
+        why: Option<&str>,
+    ) -> Applied {
         match self.state.members.get(place) {
-            Some(&MemberState::Queued { attempts, .. }) if !self.state.phase.is_terminal() => {
-                let why = Some(format!("taken out by {by}"));
+            Some(&MemberState::Queued {
+                attempts, failed, ..
+            }) if !self.state.phase.is_terminal() => {
+                let reason = why.map_or_else(|| format!("taken out by {by}"), str::to_owned);
                 self.state.members[place] = MemberState::Ended {
                     how: Ending::Excluded,
-                    counts: false,
+                    counts: failed,
                     attempts,
-                    why,
+                    why: Some(reason),
                 };
                 self.facts.push(Fact::Excluded {
                     place,
                     by: by.to_owned(),
+                    why: why.map(str::to_owned),
                 });
                 Ok(())
             }

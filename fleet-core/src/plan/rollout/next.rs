@@ -74,7 +74,9 @@ impl Step<'_> {
             RolloutEvent::Held(hold) => self.held(event, hold),
             RolloutEvent::Unheld { kind, by } => self.unheld(event, *kind, by),
             RolloutEvent::Promoted { by } => self.promoted(event, by),
-            RolloutEvent::Excluded { place, by } => self.excluded(event, *place, by),
+            RolloutEvent::Excluded { place, by, why } => {
+                self.excluded(event, *place, by, why.as_deref())
+            }
             RolloutEvent::Aborted { by, why, rollback } => self.aborted(event, by, why, *rollback),
             RolloutEvent::Superseded { by } => self.superseded(event, *by),
             RolloutEvent::RollbackBegun { child } => match self.state.phase {
@@ -200,11 +202,14 @@ impl Step<'_> {
 
     pub(super) fn cancel_queued(&mut self, why: &str) {
         for member in &mut self.state.members {
-            if let MemberState::Queued { attempts, .. } = *member {
+            if let MemberState::Queued {
+                attempts, failed, ..
+            } = *member
+            {
                 let why = Some(why.to_owned());
                 *member = MemberState::Ended {
                     how: Ending::Cancelled,
-                    counts: false,
+                    counts: failed,
                     attempts,
                     why,
                 };

@@ -128,7 +128,11 @@ fn events(place: usize) -> Vec<RolloutEvent> {
             by: by(),
         },
         RolloutEvent::Promoted { by: by() },
-        RolloutEvent::Excluded { place, by: by() },
+        RolloutEvent::Excluded {
+            place,
+            by: by(),
+            why: None,
+        },
         RolloutEvent::Aborted {
             by: by(),
             why: by(),
@@ -397,6 +401,7 @@ fn a_wave_with_too_few_successes_waits_for_a_person_and_who_was_taken_out_does_n
             events.push(RolloutEvent::Excluded {
                 place: 2,
                 by: "ann".to_owned(),
+                why: None,
             });
         }
         let (state, _) = live(&plan, events);

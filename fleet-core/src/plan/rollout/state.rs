@@ -168,6 +168,9 @@ pub enum MemberState {
         not_before: Option<Timestamp>,
         /// What became of the last attempt, if there was one.
         last: Option<String>,
+        /// An attempt failed in a way that counts: whatever becomes of the member counts, unless it gets the release.
+        #[serde(default, skip_serializing_if = "is_false")]
+        failed: bool,
     },
     /// Its update was ordered. Whether it began is in the journal, under this id.
     Claimed {
@@ -177,6 +180,9 @@ pub enum MemberState {
         attempt: u32,
         /// Since when.
         since: Timestamp,
+        /// An earlier attempt failed in a way that counts.
+        #[serde(default, skip_serializing_if = "is_false")]
+        failed: bool,
     },
     /// Over for this rollout.
     Ended {
@@ -189,6 +195,11 @@ pub enum MemberState {
         /// Why, where there is something to say.
         why: Option<String>,
     },
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // as serde asks
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// How a member ended.
@@ -248,6 +259,7 @@ impl MemberState {
         attempts: 0,
         not_before: None,
         last: None,
+        failed: false,
     };
 
     /// How it ended, if it did.
@@ -257,6 +269,15 @@ impl MemberState {
             Self::Ended { how, .. } => Some(*how),
             Self::Queued { .. } | Self::Claimed { .. } => None,
         }
+    }
+
+    /// Whether an attempt failed in a way that counts, and the member is not over.
+    #[must_use]
+    pub fn failed_before(&self) -> bool {
+        matches!(
+            self,
+            Self::Queued { failed: true, .. } | Self::Claimed { failed: true, .. }
+        )
     }
 
     /// The stable name, as in JSON.

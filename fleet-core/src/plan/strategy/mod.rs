@@ -41,7 +41,8 @@ pub const DEFAULT_RETRIES: u32 = 3;
 ///
 /// # Guarantees that hold whatever a strategy says
 /// The plan's concurrency limit, disruption budget and failure budget bound what is started: never more than
-/// [`FailureBudget::limit`] instances fail. An instance is attempted at most `1 + retries()` times.
+/// [`FailureBudget::limit`] instances fail. An instance is attempted at most `1 + retries()` times, not counting attempts
+/// that the infrastructure ended before the instance was stopped: after those it waits, and is not given up for a day.
 pub trait RolloutStrategy: fmt::Debug + Send + Sync {
     /// Its name in output and in the store.
     fn label(&self) -> &str;
@@ -123,6 +124,8 @@ pub struct Failure<'a> {
     pub attempt: u32,
     /// Whose fault it was.
     pub kind: FailureKind,
+    /// The instance was out of service: another try takes it down again.
+    pub stopped: bool,
     /// Distinct instances that finally failed, this one included if it counts.
     pub failures: u32,
     /// Failures that end the rollout.
@@ -194,6 +197,7 @@ mod tests {
             instance: &instance,
             attempt,
             kind,
+            stopped: kind.counts(),
             failures,
             budget: 3,
             reason: "",

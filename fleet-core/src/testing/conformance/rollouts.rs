@@ -106,6 +106,7 @@ async fn every_state_reads_back(store: &impl RolloutStore) {
                 update: update_id(1),
                 attempt: 1,
                 since: at(6),
+                failed: true,
             },
             MemberState::Claimed { .. } => MemberState::Ended {
                 how: Ending::RolledBack,
@@ -117,6 +118,7 @@ async fn every_state_reads_back(store: &impl RolloutStore) {
                 attempts: 1,
                 not_before: Some(at(7)),
                 last: Some("registry away".to_owned()),
+                failed: true,
             },
         };
         let written = store
