@@ -47,19 +47,18 @@ impl MemberReader {
         let Kind::File { size, sha256, data } = &entry.kind else {
             return Ok(());
         };
-        let mut hasher = Sha256::new();
-        if let Some(runs) = data {
+        let mut hasher = self.hashes.then(Sha256::new);
+        if let (Some(hasher), Some(runs)) = (&mut hasher, data) {
             hasher.update(tar::sparse_map(runs, *size));
         }
-        let hashes = self.hashes;
         self.input.take(content_bytes(entry), |bytes| {
-            if hashes {
+            if let Some(hasher) = &mut hasher {
                 hasher.update(bytes);
             }
             content(bytes)
         })?;
-        let found = Sha256Hash::from(hasher);
-        if hashes && found != *sha256 {
+        let found = hasher.map(Sha256Hash::from);
+        if let Some(found) = found.filter(|found| found != sha256) {
             let what = format!("the content of {}", String::from_utf8_lossy(&entry.path));
             return Err(VolumeError::corrupt(what, sha256, found));
         }
