@@ -20,7 +20,7 @@ use super::files::Files;
 use super::hash::Sha256Hash;
 use super::inode;
 use super::list::{ListReader, ListWriter, Totals};
-use super::removed::Removed;
+use super::removed::{Removed, RemovedLists};
 use super::stream_out::{CHUNK, Sealed, StreamOptions, StreamOut};
 use super::tar;
 use super::walk::{Place, Visitor, has_vanished, walk};
@@ -53,6 +53,8 @@ pub(super) struct Earlier {
     pub(super) list: ListReader,
     /// When it began.
     pub(super) began: Time,
+    /// Takes what must be removed from its archive's tree before this one's is extracted.
+    pub(super) removed: Removed,
 }
 
 /// What a pass made.
@@ -65,7 +67,9 @@ pub(super) struct Captured {
     /// What the list holds.
     pub(super) totals: Totals,
     /// What must be removed from the earlier archive's tree before this one's is extracted.
-    pub(super) removed: Removed,
+    pub(super) removed: RemovedLists,
+    /// What was read of the earlier pass's list: all of it.
+    pub(super) earlier: Option<Sealed>,
 }
 
 impl Pass<'_> {
@@ -88,17 +92,21 @@ impl Pass<'_> {
             kind,
             earlier,
             groups: HashMap::new(),
-            removed: Removed::default(),
         };
         walk(root, &mut capture)?;
         capture.drop_before(None)?;
         capture.out.write(&tar::END)?;
+        let (removed, earlier) = match capture.earlier {
+            None => (RemovedLists::default(), None),
+            Some(earlier) => (earlier.removed.finish()?, Some(earlier.list.finish()?)),
+        };
         let (list, totals) = capture.list.finish()?;
         Ok(Captured {
             archive: capture.out.finish()?,
             list,
             totals,
-            removed: capture.removed,
+            removed,
+            earlier,
         })
     }
 }
@@ -111,7 +119,6 @@ struct Capture<'a> {
     list: ListWriter,
     /// Files with several names, of which some were not met yet.
     groups: HashMap<u64, Group>,
-    removed: Removed,
 }
 
 /// The names of one inode.
@@ -239,8 +246,8 @@ impl Capture<'_> {
 
     /// Lists what the earlier pass had as no longer there.
     fn drop(&mut self, before: Entry) -> Result<(), VolumeError> {
-        if before.archive.is_some() {
-            self.removed.path(&before.path);
+        if let (Some(earlier), Some(_)) = (&mut self.earlier, before.archive) {
+            earlier.removed.path(&before.path)?;
         }
         self.list_dead(before)
     }
@@ -250,8 +257,8 @@ impl Capture<'_> {
         let Some(before) = before else {
             return Ok(());
         };
-        if before.archive.is_some() {
-            self.removed.replaced(&before, entry);
+        if let (Some(earlier), Some(_)) = (&mut self.earlier, before.archive) {
+            earlier.removed.replaced(&before, entry)?;
         }
         self.list_dead(before)
     }

@@ -6,13 +6,12 @@ use std::path::Path;
 use super::control::Control;
 use super::entry::{ArchiveKind, Kind};
 use super::error::VolumeError;
-use super::hash::Sha256Hash;
 use super::list::{ListReader, Totals};
-use super::manifest::{FileRecord, Stored, VolumeRecord, read_small};
+use super::manifest::{FileRecord, Stored, VolumeRecord};
 use super::members::MemberReader;
+use super::plain::sum_of;
 use super::shape::Shape;
 use super::stream_in::StreamIn;
-use super::stream_out::Sealed;
 
 /// Reads everything and compares.
 pub(super) fn check(stored: &Stored, workers: usize, control: &Control) -> Result<(), VolumeError> {
@@ -42,14 +41,9 @@ pub(super) fn check(stored: &Stored, workers: usize, control: &Control) -> Resul
     Ok(())
 }
 
-/// A small file that is not compressed.
+/// A file that is not compressed, whatever its length.
 fn check_plain(stored: &Stored, record: &FileRecord) -> Result<(), VolumeError> {
-    let content = read_small(&stored.path(record))?;
-    record.check(&Sealed {
-        bytes: content.len() as u64,
-        raw_bytes: content.len() as u64,
-        sha256: Sha256Hash::of(&content),
-    })
+    record.check(&sum_of(&stored.path(record))?)
 }
 
 /// One archive and the list that says what must be in it.

@@ -12,9 +12,9 @@ use super::error::VolumeError;
 use super::files::Files;
 use super::folders::open_root;
 use super::hash::Sha256Hash;
-use super::manifest::{FileRecord, Part, SCHEMA, file_name, read_small};
+use super::manifest::{FileRecord, Part, SCHEMA, file_name};
 use super::measure::FileSystem;
-use super::stream_out::write_small;
+use super::plain::{read_small, write_small};
 
 /// Name of the record, written last.
 pub(super) const FIRST_PASS: &str = "first-pass.json";

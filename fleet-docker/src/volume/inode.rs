@@ -139,7 +139,11 @@ fn read_growing(
     }
 }
 
-/// Where the data of a file with holes lies; none if it has no holes.
+/// Most runs of data that are kept of a file; their line in the list then is far from the longest.
+const RUNS_MOST: usize = 1 << 18;
+
+/// Where the data of a file with holes lies; none if it has no holes. Where there are very many runs, those with the
+/// smallest holes between them are one, and the holes are data.
 pub(super) fn data_runs(fd: BorrowedFd<'_>, stat: &Stat) -> io::Result<Option<Vec<(u64, u64)>>> {
     let size = size(stat);
     let allocated = u64::try_from(stat.st_blocks)
@@ -148,7 +152,7 @@ pub(super) fn data_runs(fd: BorrowedFd<'_>, stat: &Stat) -> io::Result<Option<Ve
     if allocated >= size {
         return Ok(None);
     }
-    let mut runs = Vec::new();
+    let mut runs = Runs::at_most(RUNS_MOST);
     let mut at = 0;
     while at < size {
         let start = match rustix::fs::seek(fd, SeekFrom::Data(at)) {
@@ -161,10 +165,110 @@ pub(super) fn data_runs(fd: BorrowedFd<'_>, stat: &Stat) -> io::Result<Option<Ve
         };
         let end = rustix::fs::seek(fd, SeekFrom::Hole(start))?.min(size);
         if end > start {
-            runs.push((start, end - start));
+            runs.push(start, end);
         }
         at = end.max(start + 1);
     }
+    let runs = runs.runs;
     let whole = runs.len() == 1 && runs[0] == (0, size);
     Ok((!whole).then_some(runs))
+}
+
+/// Runs of data in order, offset and length, of bounded number.
+#[derive(Debug)]
+struct Runs {
+    most: usize,
+    /// Holes up to this size are taken for data.
+    hole: u64,
+    runs: Vec<(u64, u64)>,
+}
+
+impl Runs {
+    /// Smallest hole that is left out once there are too many: a block, the smallest that there is.
+    const HOLE_LEAST: u64 = 4 << 10;
+
+    fn at_most(most: usize) -> Self {
+        Self {
+            most,
+            hole: 0,
+            runs: Vec::new(),
+        }
+    }
+
+    fn push(&mut self, start: u64, end: u64) {
+        self.runs.push((start, end - start));
+        let last = self.runs.len().saturating_sub(2);
+        if self.hole > 0 {
+            join_over(self.hole, &mut self.runs, last);
+        }
+        while self.runs.len() > self.most {
+            self.hole = self.hole.saturating_mul(2).max(Self::HOLE_LEAST);
+            join_over(self.hole, &mut self.runs, 0);
+        }
+    }
+}
+
+/// Makes one of each two runs, from a place on, that have at most such a hole between them.
+fn join_over(hole: u64, runs: &mut Vec<(u64, u64)>, from: usize) {
+    let mut kept = from;
+    for next in from + 1..runs.len() {
+        let ((start, len), (next_start, next_len)) = (runs[kept], runs[next]);
+        if next_start.saturating_sub(start + len) <= hole {
+            runs[kept].1 = next_start + next_len - start;
+        } else {
+            kept += 1;
+            runs[kept] = runs[next];
+        }
+    }
+    runs.truncate(kept + 1);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn runs(most: usize, given: &[(u64, u64)]) -> Vec<(u64, u64)> {
+        let mut runs = Runs::at_most(most);
+        for (start, end) in given {
+            runs.push(*start, *end);
+        }
+        runs.runs
+    }
+
+    #[test]
+    fn few_runs_stay_as_they_are() {
+        assert_eq!(runs(2, &[]), []);
+        assert_eq!(runs(2, &[(0, 1), (9, 10)]), [(0, 1), (9, 1)]);
+    }
+
+    #[test]
+    fn of_many_runs_those_with_the_smallest_holes_are_joined() {
+        const K: u64 = 1 << 10;
+        let given = [
+            (0, 4 * K),
+            (8 * K, 12 * K),
+            (90 * K, 94 * K),
+            (98 * K, 99 * K),
+        ];
+        assert_eq!(
+            runs(3, &given[..3]),
+            [(0, 4 * K), (8 * K, 4 * K), (90 * K, 4 * K)]
+        );
+        assert_eq!(runs(3, &given), [(0, 12 * K), (90 * K, 9 * K)]);
+        assert_eq!(runs(1, &given), [(0, 99 * K)]);
+    }
+
+    #[test]
+    fn any_number_of_runs_is_within_the_bound_and_covers_the_data() {
+        let given: Vec<_> = (0..10_000)
+            .map(|n| (n * 8192, n * 8192 + 4096 + n % 3))
+            .collect();
+        let kept = runs(100, &given);
+        assert!(kept.len() <= 100, "{}", kept.len());
+        let covered = |(start, end): &(u64, u64)| {
+            kept.iter().any(|(at, len)| at <= start && *end <= at + len)
+        };
+        assert!(given.iter().all(covered));
+        assert!(kept.windows(2).all(|two| two[0].0 + two[0].1 < two[1].0));
+    }
 }

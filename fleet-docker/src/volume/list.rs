@@ -9,7 +9,8 @@ use super::files::Files;
 use super::stream_in::StreamIn;
 use super::stream_out::{Sealed, StreamOptions, StreamOut};
 
-/// Longest line that is read: a file with some hundred thousand holes fits.
+/// Longest line that is written and read: a file with as many runs of data as are kept fits, and so does everything else
+/// but inodes with megabytes of attributes.
 const LONGEST_LINE: usize = 16 << 20;
 
 /// What a list holds in sum.
@@ -79,6 +80,13 @@ impl ListWriter {
         serde_json::to_writer(&mut self.line, entry).map_err(|error| {
             VolumeError::io("write down", &entry.path)(std::io::Error::other(error))
         })?;
+        if self.line.len() > LONGEST_LINE {
+            return Err(VolumeError::Unsupported(format!(
+                "what there is to say about {} takes {} bytes; at most {LONGEST_LINE} can be read again",
+                String::from_utf8_lossy(&entry.path),
+                self.line.len()
+            )));
+        }
         self.line.push(b'\n');
         self.totals.add(entry);
         self.out.write(&self.line)

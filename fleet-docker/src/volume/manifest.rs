@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use super::entry::ArchiveKind;
 use super::error::VolumeError;
 use super::hash::Sha256Hash;
+use super::plain::read_small;
 use super::stream_out::Sealed;
 
 /// Version of the format. It changes whenever an older reader would misread a newer snapshot.
@@ -34,9 +35,6 @@ pub(super) const MANIFEST: &str = "manifest.json";
 pub(super) const SUMS: &str = "SHA256SUMS";
 /// Name of the copy of the frozen spec.
 pub(super) const SPEC: &str = "spec.json";
-
-/// Largest manifest or list of hashes that is read.
-const LARGEST: u64 = 16 << 20;
 
 /// What a snapshot is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -280,22 +278,6 @@ pub(super) fn sums_of(manifest: &Manifest, own: Sha256Hash) -> Result<String, Vo
         }
     }
     Ok(lines)
-}
-
-/// Reads a file that must be small.
-pub(super) fn read_small(path: &Path) -> Result<Vec<u8>, VolumeError> {
-    let len = std::fs::symlink_metadata(path)
-        .map_err(VolumeError::io("look at", path))?
-        .len();
-    if len > LARGEST {
-        let what = path.display().to_string();
-        return Err(VolumeError::corrupt(
-            what,
-            format_args!("at most {LARGEST} bytes"),
-            len,
-        ));
-    }
-    std::fs::read(path).map_err(VolumeError::io("read", path))
 }
 
 #[cfg(test)]

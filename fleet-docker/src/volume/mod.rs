@@ -33,6 +33,8 @@ mod manifest;
 mod measure;
 mod members;
 mod options;
+mod passes;
+mod plain;
 mod removed;
 mod restore;
 mod shape;

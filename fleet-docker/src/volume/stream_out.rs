@@ -290,7 +290,7 @@ impl Writer {
         for frame in order {
             let frame = frame.recv().map_err(|_| VolumeError::WorkerLost)??;
             if looked.is_none_or(|at| bytes - at >= SPACE_STEP) {
-                self.keep_reserve()?;
+                keep_reserve(&self.files, &self.path, self.reserve_bytes)?;
                 looked = Some(bytes);
             }
             self.file
@@ -308,21 +308,22 @@ impl Writer {
         let _ = progress.send(bytes);
         Ok((bytes, hasher.into()))
     }
+}
 
-    fn keep_reserve(&self) -> Result<(), VolumeError> {
-        let dir = self.path.parent().unwrap_or(&self.path);
-        let free = self
-            .files
-            .free_bytes(dir)
-            .map_err(VolumeError::io("ask the free space of", dir))?;
-        if free < self.reserve_bytes {
-            return Err(VolumeError::NoSpace {
-                free,
-                reserve: self.reserve_bytes,
-            });
-        }
-        Ok(())
+/// Fails once fewer than these bytes are free where the file at `path` lies.
+pub(super) fn keep_reserve(
+    files: &Arc<dyn Files>,
+    path: &Path,
+    reserve: u64,
+) -> Result<(), VolumeError> {
+    let dir = path.parent().unwrap_or(path);
+    let free = files
+        .free_bytes(dir)
+        .map_err(VolumeError::io("ask the free space of", dir))?;
+    if free < reserve {
+        return Err(VolumeError::NoSpace { free, reserve });
     }
+    Ok(())
 }
 
 /// Syncs up to each mark as it comes and reads that part back; returns how much was read and its hash.
@@ -351,29 +352,4 @@ pub(super) fn sync_and_read_back(
         }
     }
     Ok((done, hasher.into()))
-}
-
-/// Writes a small file whole, syncs it and reads it back.
-pub(super) fn write_small(
-    files: &Arc<dyn Files>,
-    path: &Path,
-    content: &[u8],
-) -> Result<Sealed, VolumeError> {
-    let file = files.create(path).map_err(VolumeError::io("make", path))?;
-    file.write_at(0, content)
-        .map_err(VolumeError::io("write", path))?;
-    let meant = (content.len() as u64, Sha256Hash::of(content));
-    let read = sync_and_read_back(file.as_ref(), path, [meant.0])?;
-    if read != meant {
-        return Err(VolumeError::corrupt(
-            format!("{}, read back", path.display()),
-            meant.1,
-            read.1,
-        ));
-    }
-    Ok(Sealed {
-        bytes: meant.0,
-        raw_bytes: meant.0,
-        sha256: meant.1,
-    })
 }

@@ -1,33 +1,30 @@
 //! The work of the store, blocking: what each call of the port does on disk, in which order.
 
 use std::collections::HashMap;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use fleet_core::ids::{InstanceId, SnapshotId, VolumeName};
-use fleet_core::model::{Consistency, SnapshotEstimate, SnapshotInfo, VolumeSource};
+use fleet_core::model::{SnapshotEstimate, SnapshotInfo, VolumeSource};
 use fleet_core::ports::SnapshotRequest;
 
-use super::capture::{Captured, Earlier, Pass};
 use super::check::check;
 use super::compare::compare;
 use super::control::Control;
-use super::entry::{ArchiveKind, Time};
 use super::error::VolumeError;
 use super::files::Files;
-use super::first_pass::{FirstPass, FirstVolume};
+use super::first_pass::FirstPass;
 use super::folders::open_root;
 use super::list::ListReader;
 use super::manifest::{
-    FileRecord, MANIFEST, Manifest, Part, SCHEMA, SPEC, SUMS, Stored, VolumeRecord, file_name,
-    instance_folder, sums_of,
+    FileRecord, MANIFEST, Manifest, SCHEMA, SPEC, SUMS, Stored, VolumeRecord, instance_folder,
+    sums_of,
 };
 use super::measure::{FileSystem, measure};
 use super::options::{PreCopy, SnapshotOptions};
+use super::plain::write_small;
 use super::restore::{Labels, Restore};
-use super::stream_out::{StreamOptions, write_small};
+use super::stream_out::StreamOptions;
 
 /// What every unfinished folder begins with.
 const TMP: &str = ".tmp-";
@@ -96,7 +93,7 @@ impl Work {
         })
     }
 
-    fn wants_first_pass(&self, fs: FileSystem, bytes: u64, entries: u64) -> bool {
+    pub(super) fn wants_first_pass(&self, fs: FileSystem, bytes: u64, entries: u64) -> bool {
         fs.stamps_every_change
             && match self.options.pre_copy {
                 PreCopy::Always => true,
@@ -122,58 +119,7 @@ impl Work {
         made
     }
 
-    fn first_pass(
-        &self,
-        request: &SnapshotRequest,
-        tmp: &Path,
-        control: &Control,
-    ) -> Result<(), VolumeError> {
-        let mut volumes = Vec::new();
-        for volume in &request.volumes {
-            let mount = mountpoint(volume)?;
-            let (fs, size) = measure(mount)?;
-            if !self.wants_first_pass(fs, size.bytes, size.entries) {
-                continue;
-            }
-            let root = open_root(mount)?;
-            let began = now();
-            // A page that a program has mapped and already dirtied takes further stores without any stamp; writing it
-            // out makes the next store stamp the inode.
-            rustix::fs::syncfs(root.as_fd())
-                .map_err(|error| VolumeError::io("sync", mount)(error.into()))?;
-            let list = tmp.join(file_name(&volume.name, Part::BaseList));
-            let archive = file_name(&volume.name, Part::Archive(ArchiveKind::Base));
-            let pass = Pass {
-                hot: true,
-                keep_stamps: true,
-                ..self.pass(control, fs, tmp)
-            };
-            let captured = pass.run(root, &tmp.join(&archive), &list, None)?;
-            volumes.push(FirstVolume {
-                name: volume.name.clone(),
-                mountpoint: volume.mountpoint.clone(),
-                device: fs.device,
-                began,
-                base: FileRecord::new(archive, &captured.archive),
-                list_sha256: captured.list.sha256,
-            });
-        }
-        FirstPass::new(volumes).write(&self.files, tmp)?;
-        self.sync_dir(tmp)
-    }
-
-    fn pass<'a>(&self, control: &Control, fs: FileSystem, tmp: &'a Path) -> Pass<'a> {
-        Pass {
-            files: self.files.clone(),
-            stream: self.stream(),
-            control: control.clone(),
-            hot: false,
-            keep_stamps: false,
-            clones_in: fs.clones.then_some(tmp),
-        }
-    }
-
-    fn stream(&self) -> StreamOptions {
+    pub(super) fn stream(&self) -> StreamOptions {
         StreamOptions {
             level: self.options.level,
             workers: self.options.workers,
@@ -243,82 +189,6 @@ impl Work {
         let sums = sums_of(&manifest, sealed.sha256)?;
         write_small(&self.files, &tmp.join(SUMS), sums.as_bytes())?;
         self.sync_dir(tmp)
-    }
-
-    fn take_volume(
-        &self,
-        request: &SnapshotRequest,
-        volume: &VolumeSource,
-        tmp: &Path,
-        first: Option<FirstVolume>,
-        control: &Control,
-    ) -> Result<VolumeRecord, VolumeError> {
-        let mount = mountpoint(volume)?;
-        let root = open_root(mount)?;
-        let fs = FileSystem::of(&root, mount)?;
-        let name = |part| file_name(&volume.name, part);
-        let hot = request.consistency == Consistency::Hot;
-        let earlier = match &first {
-            Some(first) => Some(Earlier {
-                list: ListReader::open(&tmp.join(name(Part::BaseList)))?,
-                began: first.began,
-            }),
-            None => None,
-        };
-        let kind = match first {
-            Some(_) => ArchiveKind::Delta,
-            None => ArchiveKind::Base,
-        };
-        let archive = name(Part::Archive(kind));
-        let list = name(Part::List);
-        if first.is_none() {
-            // That of a first pass which no longer counts, since the volume moved.
-            remove_file(&tmp.join(&archive))?;
-        }
-        let pass = Pass {
-            hot,
-            clones_in: fs.clones.then_some(tmp).filter(|_| hot),
-            ..self.pass(control, fs, tmp)
-        };
-        let captured = pass.run(root, &tmp.join(&archive), &tmp.join(&list), earlier)?;
-        let archive = FileRecord::new(archive, &captured.archive);
-        let (base, delta) = match first {
-            Some(first) => (first.base, Some(archive)),
-            None => (archive, None),
-        };
-        self.record(volume, tmp, &captured, base, delta)
-    }
-
-    fn record(
-        &self,
-        volume: &VolumeSource,
-        tmp: &Path,
-        captured: &Captured,
-        base: FileRecord,
-        delta: Option<FileRecord>,
-    ) -> Result<VolumeRecord, VolumeError> {
-        let name = |part| file_name(&volume.name, part);
-        let small = |part, content: &[u8]| {
-            if content.is_empty() {
-                return Ok(None);
-            }
-            let sealed = write_small(&self.files, &tmp.join(name(part)), content)?;
-            Ok::<_, VolumeError>(Some(FileRecord::new(name(part), &sealed)))
-        };
-        Ok(VolumeRecord {
-            name: volume.name.clone(),
-            driver: volume.driver.clone(),
-            options: volume.options.clone(),
-            labels: volume.labels.clone(),
-            bytes: captured.totals.bytes,
-            entries: captured.totals.entries,
-            sockets: captured.totals.sockets,
-            list: FileRecord::new(name(Part::List), &captured.list),
-            base,
-            delta,
-            removed: small(Part::Removed, &captured.removed.paths)?,
-            removed_xattrs: small(Part::RemovedXattrs, &captured.removed.xattrs)?,
-        })
     }
 
     /// Makes a filled folder visible, durably.
@@ -474,7 +344,7 @@ fn check_request(request: &SnapshotRequest) -> Result<(), VolumeError> {
     Ok(())
 }
 
-fn mountpoint(volume: &VolumeSource) -> Result<&Path, VolumeError> {
+pub(super) fn mountpoint(volume: &VolumeSource) -> Result<&Path, VolumeError> {
     if volume.driver != "local" {
         return Err(VolumeError::Unsupported(format!(
             "the volume {} has the driver {}; only volumes of the driver local can be copied",
@@ -491,7 +361,7 @@ fn mountpoint(volume: &VolumeSource) -> Result<&Path, VolumeError> {
     Ok(path)
 }
 
-fn remove_file(path: &Path) -> Result<(), VolumeError> {
+pub(super) fn remove_file(path: &Path) -> Result<(), VolumeError> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(VolumeError::io("remove", path)(error))
@@ -506,17 +376,5 @@ pub(super) fn remove_tree(path: &Path) -> Result<(), VolumeError> {
             Err(VolumeError::io("remove", path)(error))
         }
         _ => Ok(()),
-    }
-}
-
-/// The clock that file systems stamp inodes with.
-fn now() -> Time {
-    match SystemTime::now().duration_since(UNIX_EPOCH) {
-        Ok(since) => Time(
-            i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
-            since.subsec_nanos(),
-        ),
-        // A clock before 1970 makes every file count as changed, which is safe.
-        Err(_) => Time(i64::MIN, 0),
     }
 }

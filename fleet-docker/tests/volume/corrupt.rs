@@ -107,3 +107,26 @@ async fn parts_of_another_snapshot_are_refused() {
     assert_refused(&place, "another manifest with its hashes").await;
     assert_same_portrait(&before, &portrait(&place.volume()));
 }
+
+/// The first pass left its list; a part of it, or another one, must not decide what is copied.
+#[tokio::test]
+async fn a_damaged_list_of_the_first_pass_costs_a_second_copy_and_nothing_else() {
+    for damage in [
+        "truncate -s 0 $list",
+        "truncate -s 40 $list",
+        "zstd -dcq $list | head -2 | zstd -qfo $list",
+    ] {
+        let place = Place::forced(PreCopy::Always);
+        sh(&place.volume(), "for i in {1..50}; do echo $i > $i; done");
+        let request = place.request(1);
+        place.store.pre_copy(&request, &NoProgress).await.unwrap();
+        let before = portrait(&place.volume());
+        let damage = format!("list=$(echo .tmp-*/data.base-entries.jsonl.zst); {damage}");
+        sh(&place.snapshots(), &damage);
+        let info = place.take(1).await.unwrap();
+        assert_eq!(place.store.verify(&id(1)).await.unwrap(), info, "{damage}");
+        sh(&place.volume(), "rm 1; echo x > 2");
+        place.restore(1).await.unwrap();
+        assert_same_portrait(&before, &portrait(&place.volume()));
+    }
+}

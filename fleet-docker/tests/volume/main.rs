@@ -10,6 +10,7 @@ mod helper;
 mod hostile;
 mod killed;
 mod labels;
+mod large;
 mod random;
 mod store;
 mod support;
