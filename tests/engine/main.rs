@@ -3,5 +3,6 @@
 mod calls_fail;
 mod embedded;
 mod groups;
+mod mounted;
 mod proxy;
 mod sequences;

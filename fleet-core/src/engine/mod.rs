@@ -16,6 +16,7 @@ mod hours;
 mod instances;
 mod live;
 mod looking;
+mod mounts;
 mod recovery;
 mod resolve;
 mod snapshots;

@@ -45,7 +45,12 @@ impl Fleet {
         } else {
             Consistency::Clean
         };
-        let info = self.take(&instance, volumes, consistency, progress).await?;
+        let id = self.new_snapshot_id();
+        let held = self.hold_mounts(&instance, &volumes, &id).await?;
+        let taken = self.take(id, &instance, volumes, consistency, progress);
+        let taken = taken.await;
+        self.let_go(held).await;
+        let info = taken?;
         self.note(EventKind::SnapshotCreated, &instance, actor, &info.id)
             .await?;
         Ok(info)
@@ -80,22 +85,34 @@ impl Fleet {
             })?);
         }
         self.nobody_runs_on(&volumes).await?;
+        let held = self.hold_mounts(&info.instance, &volumes, id).await?;
+        let restored = self.put_back(&info, volumes, actor, progress).await;
+        self.let_go(held).await;
+        Ok((info, restored?))
+    }
+
+    /// Gives the safety snapshot of what was there before.
+    async fn put_back(
+        &self,
+        info: &SnapshotInfo,
+        volumes: Vec<VolumeSource>,
+        actor: &str,
+        progress: &dyn ProgressSink,
+    ) -> Result<SnapshotInfo, FleetError> {
+        let store = &self.ports.update.snapshots;
+        let (id, instance) = (&info.id, &info.instance);
+        let (safety, clean) = (self.new_snapshot_id(), Consistency::Clean);
         let safety = self
-            .take(
-                &info.instance,
-                volumes.clone(),
-                Consistency::Clean,
-                progress,
-            )
+            .take(safety, instance, volumes.clone(), clean, progress)
             .await?;
         // The copy may have taken minutes: the last look before the act.
         self.nobody_runs_on(&volumes).await?;
-        self.note(EventKind::SnapshotRestoring, &info.instance, actor, id)
+        self.note(EventKind::SnapshotRestoring, instance, actor, id)
             .await?;
         store.restore(id, &volumes, progress).await?;
-        self.note(EventKind::SnapshotRestored, &info.instance, actor, id)
+        self.note(EventKind::SnapshotRestored, instance, actor, id)
             .await?;
-        Ok((info, safety))
+        Ok(safety)
     }
 
     /// Restores by hand that began and did not end, oldest first, each the last one of its instance: fleet was killed, or
@@ -300,8 +317,14 @@ impl Fleet {
         Ok(volumes)
     }
 
+    fn new_snapshot_id(&self) -> SnapshotId {
+        let ports = &self.ports.update;
+        SnapshotId::new(ports.clock.now(), ports.entropy.bytes())
+    }
+
     async fn take(
         &self,
+        id: SnapshotId,
         instance: &InstanceId,
         volumes: Vec<VolumeSource>,
         consistency: Consistency,
@@ -309,7 +332,7 @@ impl Fleet {
     ) -> Result<SnapshotInfo, FleetError> {
         let now = self.ports.update.clock.now();
         let request = SnapshotRequest {
-            id: SnapshotId::new(now, self.ports.update.entropy.bytes()),
+            id,
             instance: instance.clone(),
             update: None,
             volumes,

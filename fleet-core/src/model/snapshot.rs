@@ -22,6 +22,16 @@ pub struct VolumeSource {
     pub labels: BTreeMap<String, String>,
 }
 
+impl VolumeSource {
+    /// Whether the engine mounts something at the mountpoint, and only while a container uses the volume: a bind, NFS, a
+    /// loop. At any other time the mountpoint is a folder that is not the volume.
+    #[must_use]
+    pub fn is_mounted_on_use(&self) -> bool {
+        let device = self.options.get("device");
+        device.is_some_and(|device| !device.is_empty())
+    }
+}
+
 /// What state the data was in when it was copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -60,6 +60,12 @@ pub enum VolumeError {
     /// This cannot be copied or put back.
     #[error("{0}")]
     Unsupported(String),
+    /// The volume is only there while a container uses it, and none does.
+    #[error(
+        "the volume {0} is mounted only while a container uses it, and is not mounted now: nothing was read or changed. \
+         Its container must be there and its image must allow a guard; see docs/snapshots.md"
+    )]
+    NotMounted(String),
     /// The request contradicts itself or the store.
     #[error("{0}")]
     Invalid(String),
@@ -123,7 +129,9 @@ impl VolumeError {
             Self::NoSpace { .. } => PortErrorKind::NoSpace,
             Self::Unsupported(_) => PortErrorKind::Unsupported,
             Self::Invalid(_) => PortErrorKind::Invalid,
-            Self::Differs { .. } | Self::Cancelled | Self::WorkerLost => PortErrorKind::Failed,
+            Self::NotMounted(_) | Self::Differs { .. } | Self::Cancelled | Self::WorkerLost => {
+                PortErrorKind::Failed
+            }
         }
     }
 

@@ -32,6 +32,7 @@ mod list;
 mod manifest;
 mod measure;
 mod members;
+mod mounted;
 mod options;
 mod passes;
 mod plain;

@@ -21,6 +21,7 @@ use super::manifest::{
     sums_of,
 };
 use super::measure::{FileSystem, measure};
+use super::mounted;
 use super::options::{PreCopy, SnapshotOptions};
 use super::plain::write_small;
 use super::restore::{Labels, Restore};
@@ -323,14 +324,16 @@ fn targets<'a>(
                 volume.name
             ))
         })?;
-        Ok((record, mountpoint(volume)?))
+        let mount = mountpoint(volume)?;
+        mounted::require(volume, mount)?;
+        Ok((record, mount))
     };
     volumes.iter().map(target).collect()
 }
 
 fn check_request(request: &SnapshotRequest) -> Result<(), VolumeError> {
     for (index, volume) in request.volumes.iter().enumerate() {
-        mountpoint(volume)?;
+        mounted::require(volume, mountpoint(volume)?)?;
         let twice = request.volumes[..index]
             .iter()
             .any(|other| other.name == volume.name);

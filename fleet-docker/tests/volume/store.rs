@@ -140,6 +140,32 @@ async fn prune_keeps_the_last_clean_one_whatever_was_copied_hot_since() {
 }
 
 #[tokio::test]
+async fn a_volume_that_is_not_mounted_is_neither_copied_nor_filled() {
+    let place = Place::new();
+    sh(&place.volume(), "echo one > one");
+    let info = place.take(1).await.unwrap();
+    sh(&place.volume(), "echo two > two");
+    let before = portrait(&place.volume());
+    let mut on_use = place.source();
+    on_use
+        .options
+        .insert("device".to_owned(), "/srv/data".to_owned());
+    let restored = place
+        .store
+        .restore(&info.id, std::slice::from_ref(&on_use), &NoProgress)
+        .await;
+    let mut request = place.request(2);
+    request.volumes = vec![on_use];
+    let taken = place.store.take(&request, &NoProgress).await.map(drop);
+    for result in [restored, taken] {
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), PortErrorKind::Failed, "{error}");
+        assert!(error.to_string().contains("not mounted"), "{error}");
+    }
+    assert_same_portrait(&before, &portrait(&place.volume()));
+}
+
+#[tokio::test]
 async fn a_request_that_cannot_be_right_is_refused() {
     let place = Place::new();
     let mut request = place.request(1);

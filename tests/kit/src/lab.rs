@@ -66,8 +66,16 @@ impl Lab {
     /// Makes a volume and gives its name.
     #[track_caller]
     pub fn volume(&self, name: &str) -> String {
+        self.volume_with(name, &[])
+    }
+
+    /// The same with options of `docker volume create`.
+    #[track_caller]
+    pub fn volume_with(&self, name: &str, options: &[&str]) -> String {
         let volume = self.name(name);
-        docker(&["volume", "create", &volume]);
+        let create = ["volume", "create"].into_iter();
+        let args = create.chain(options.iter().copied());
+        docker(&args.chain([volume.as_str()]).collect::<Vec<_>>());
         self.volumes.borrow_mut().push(volume.clone());
         volume
     }

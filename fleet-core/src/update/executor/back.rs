@@ -105,6 +105,7 @@ impl Run<'_> {
                 }
             }
         }
+        let guard = self.hold_mounts(member).await?;
         // The last look before the act.
         self.nobody_writes(member).await?;
         let mut tries = 0;
@@ -116,7 +117,12 @@ impl Run<'_> {
                 .restore(&snapshot, &volumes, self.progress)
                 .await
             {
-                Ok(()) => return Ok(Facts::default()),
+                Ok(()) => {
+                    return Ok(Facts {
+                        guard,
+                        ..Facts::default()
+                    });
+                }
                 Err(error) if error.kind() == PortErrorKind::Corrupt || tries >= RESTORE_TRIES => {
                     return Err(stuck(format!(
                         "snapshot {snapshot} could not be put back: {}",

@@ -151,6 +151,7 @@ impl Run<'_> {
             ));
         }
         self.nobody_started_the_new(member).await?;
+        let guard = self.hold_mounts(member).await?;
         let request = self.snapshot_request(member, consistency)?;
         let info = match self.ports.snapshots.take(&request, self.progress).await {
             Ok(info) => info,
@@ -168,6 +169,7 @@ impl Run<'_> {
         };
         Ok(Facts {
             snapshot: Some(snapshot),
+            guard,
             ..Facts::default()
         })
     }

@@ -81,10 +81,14 @@ impl Run<'_> {
     }
 
     pub(super) async fn remove_guard(&mut self, member: usize) -> Result<(), StepError> {
-        let found = match &self.facts(member).guard {
+        let mut found = match &self.facts(member).guard {
             Some(id) => self.ports.runtime.inspect(id).await?,
-            None => self.ports.runtime.find(&self.guard_name(member)).await?,
+            None => None,
         };
+        if found.is_none() {
+            // Its making, or that of one in its place, may not have been answered.
+            found = self.ports.runtime.find(&self.guard_name(member)).await?;
+        }
         let Some(guard) = found.filter(|guard| self.is_ours(guard)) else {
             return Ok(());
         };

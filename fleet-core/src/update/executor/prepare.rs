@@ -288,11 +288,45 @@ impl Run<'_> {
                 guard: Some(created.id),
                 ..Facts::default()
             }),
+            Err(error)
+                if error.kind() == PortErrorKind::Unsupported && self.is_mounted_on_use(member) =>
+            {
+                // Once the old one is stopped its volumes would not be there, neither to be copied nor to be put back.
+                Err(infrastructure(format!(
+                    "a volume is mounted only while a container uses it, and no guard can: {}",
+                    chain(&error)
+                )))
+            }
             Err(error) if error.kind() == PortErrorKind::Unsupported => Ok(Facts {
                 note: Some(format!("no guard: {}", chain(&error))),
                 ..Facts::default()
             }),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    fn is_mounted_on_use(&self, member: usize) -> bool {
+        let volumes = self.facts(member).volumes.iter().flatten();
+        volumes.into_iter().any(VolumeSource::is_mounted_on_use)
+    }
+
+    /// Sees to it that volumes which the engine mounts only on use are there: the guard is raised again where a restart of
+    /// engine or host, or somebody's hand, took it. Where that fails, whoever works on the volumes says that they are not
+    /// there. Gives the guard.
+    pub(super) async fn hold_mounts(
+        &mut self,
+        member: usize,
+    ) -> Result<Option<ContainerId>, StepError> {
+        if !self.is_mounted_on_use(member) {
+            return Ok(None);
+        }
+        match self.guard(member).await {
+            Ok(facts) => Ok(facts.guard),
+            Err(StepError::Failed(cause)) => {
+                tracing::warn!(reason = cause.reason, "the guard could not be raised again");
+                Ok(None)
+            }
+            Err(error) => Err(error),
         }
     }
 
