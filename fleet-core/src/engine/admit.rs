@@ -40,7 +40,8 @@ impl Fleet {
         while let Some(first) = left.first().cloned() {
             let found = group(&survey.inventory, &survey.settings, &[first]);
             left.retain(|id| !found.members.contains(id));
-            let plan = self.plan(survey, &found.members, targets, request)?;
+            let mut plan = self.plan(survey, &found.members, targets, request)?;
+            self.note_what_runs(survey, &mut plan).await?;
             let primary = plan.primary().instance.clone();
             let mut refusals: Vec<_> = found
                 .refusals
@@ -61,6 +62,30 @@ impl Fleet {
             });
         }
         Ok(admissions)
+    }
+
+    /// Writes down what the members run that get a release: a rollout may have to take them back to it.
+    async fn note_what_runs(
+        &self,
+        survey: &Survey,
+        plan: &mut UpdatePlan,
+    ) -> Result<(), FleetError> {
+        let deployed = self.ports.update.journal.deployed().await?;
+        let updated = plan.members.iter_mut();
+        for member in updated.filter(|member| member.target.is_some()) {
+            let Some(container) = survey.inventory.by_id(&member.container) else {
+                continue;
+            };
+            let digest = self
+                .running_digest(&member.instance, container, &deployed)
+                .await?;
+            let image = container.image.parse::<ImageRef>().ok();
+            let digest = digest.parse::<Digest>().ok();
+            member.before = image
+                .zip(digest)
+                .map(|(image, digest)| image.pinned(digest));
+        }
+        Ok(())
     }
 
     async fn digest_before(
@@ -136,6 +161,7 @@ impl Fleet {
                 || container.image.clone(),
                 |target| new_image(container, target),
             ),
+            before: None,
             target: target.cloned(),
             health,
             stop_grace: settings.stop_timeout,

@@ -1,21 +1,23 @@
 //! The façade as the updater of rollouts: one order is one journalled update.
 
+mod seen;
+
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::FutureExt as _;
-use futures::future::try_join_all;
 
-use super::admit::Targets;
+use self::seen::Seen;
+use super::admit::{Admission, Targets};
 use super::instances::{deployed_digest, image_digest};
 use super::rollout::{
     FleetView, Happened, InstanceView, UpdateOrder, Updater, UpdaterError, update_end,
 };
 use super::{Fleet, FleetError, InstanceState, Managed, Survey, Target, UpdateRequest};
-use crate::ids::{ImageId, InstanceId, TenantId, UpdateId};
+use crate::ids::{ImageId, InstanceId, RolloutId, TenantId, UpdateId};
 use crate::image::{Digest, ImageRef, PinnedImage};
 use crate::model::labels::LabelMode;
 use crate::model::{Channel, Container, EngineHealth, ImageInfo, InstanceSettings, Release};
@@ -30,24 +32,11 @@ const ENGINE_PAUSE: Duration = Duration::from_secs(1);
 const ENGINE_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Updates of an instance that are looked back at for how long the next one may take.
 const HISTORY: u32 = 10;
-/// How old a look at all containers may be for what follows from it at once. What a container is by then is looked at
-/// again before anything is done to it.
-const JUST_NOW: Duration = Duration::from_secs(1);
-
 /// A fleet that rollouts can order updates from.
 pub struct FleetUpdater {
     fleet: Fleet,
     progress: Arc<dyn ProgressSink>,
     seen: Mutex<Seen>,
-}
-
-/// What is known of all containers.
-#[derive(Default)]
-struct Seen {
-    /// The last look, and when it was begun.
-    last: Option<(Duration, Arc<Survey>)>,
-    /// When an update ended last: a look that was begun before may show its instance as it was.
-    ended: Duration,
 }
 
 impl std::fmt::Debug for FleetUpdater {
@@ -67,74 +56,6 @@ impl FleetUpdater {
         }
     }
 
-    /// Looks at all containers.
-    async fn survey(&self) -> Result<Arc<Survey>, FleetError> {
-        let begun = self.fleet.ports.update.clock.monotonic();
-        let survey = Arc::new(self.fleet.survey().await?);
-        let mut seen = self.seen();
-        seen.last = (begun >= seen.ended).then(|| (begun, Arc::clone(&survey)));
-        Ok(survey)
-    }
-
-    /// The look from which the question at hand follows, if it was just now; else another one. With many containers the
-    /// look is what costs, and updates end one after the other.
-    async fn survey_of_now(&self) -> Result<Arc<Survey>, FleetError> {
-        match self.just_seen() {
-            Some(survey) => Ok(survey),
-            None => self.survey().await,
-        }
-    }
-
-    fn just_seen(&self) -> Option<Arc<Survey>> {
-        let now = self.fleet.ports.update.clock.monotonic();
-        let seen = self.seen();
-        let (begun, survey) = seen.last.as_ref()?;
-        (now.saturating_sub(*begun) <= JUST_NOW).then(|| Arc::clone(survey))
-    }
-
-    fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A look that still holds for one instance.
-    async fn survey_for(&self, name: &str) -> Result<Arc<Survey>, FleetError> {
-        let Some(survey) = self.just_seen() else {
-            return self.survey().await;
-        };
-        let known = survey.workload(name).map(|managed| &managed.container.id);
-        let now = self.fleet.ports.update.runtime.find(name).await?;
-        if known == now.as_ref().map(|container| &container.id) {
-            Ok(survey)
-        } else {
-            self.survey().await
-        }
-    }
-
-    /// After an update: looks again at what it was about, and leaves the rest of the last look as it is. Where that does
-    /// not do, the next question looks at all.
-    async fn look_again(&self, members: &[MemberPlan]) {
-        let ended = self.fleet.ports.update.clock.monotonic();
-        let names = members.iter().map(|member| member.instance.name.as_str());
-        let look = |name| self.fleet.ports.update.runtime.find(name);
-        let found = match self.just_seen() {
-            Some(_) => try_join_all(names.map(look)).await.ok(),
-            None => None,
-        };
-        let mut seen = self.seen();
-        seen.ended = ended;
-        match (found, seen.last.as_mut()) {
-            (Some(found), Some((_, survey))) => {
-                let survey = Arc::make_mut(survey);
-                let prefix = &self.fleet.options.label_prefix;
-                found
-                    .into_iter()
-                    .flatten()
-                    .for_each(|container| survey.replace(prefix, container));
-            }
-            _ => seen.last = None,
-        }
-    }
-
     async fn carry_out(&self, order: &UpdateOrder) -> Result<UpdateEnd, FleetError> {
         let name = order.instance.name.as_str();
         let survey = self.survey_for(name).await?;
@@ -142,13 +63,21 @@ impl FleetUpdater {
             let why = format!("there is no instance {name} any more");
             return Ok(UpdateEnd::Refused { why });
         };
-        let release = match self.release(managed, order).await {
-            Ok(release) => release,
-            Err(error) => return Ok(no_release(&error)),
-        };
+        let mut targets = Targets::new();
+        let others = order.with.iter();
+        for (instance, target) in others.chain([&(order.instance.clone(), order.target.clone())]) {
+            // One that is gone, or has it already, does not keep the others.
+            let Some(one) = survey.workload(instance.name.as_str()) else {
+                continue;
+            };
+            match self.release(one, target).await {
+                Ok(release) => targets.insert(one.container.id.clone(), release),
+                Err(error) => return Ok(no_release(&error)),
+            };
+        }
         let request = UpdateRequest {
             instances: vec![name.to_owned()],
-            to: Target::Reference(release.image.image.clone()),
+            to: Target::Reference(order.target.image.clone()),
             timeout: Some(order.health_timeout),
             // The rollout has looked at them when it gave the order.
             override_window: true,
@@ -168,9 +97,14 @@ impl FleetUpdater {
                 self.now(),
             ));
         }
-        let targets = Targets::from([(managed.container.id.clone(), release)]);
-        let mut admissions = self.fleet.admit(&survey, &targets, &request).await?;
-        let Some(mut admission) = admissions.pop() else {
+        let admissions = self.fleet.admit(&survey, &targets, &request).await?;
+        // What was of its group when the rollout was planned and no longer is, is not updated on its account.
+        let container = &managed.container.id;
+        let its_own = |admission: &Admission| {
+            let mut members = admission.plan.members.iter();
+            members.any(|member| member.container == *container)
+        };
+        let Some(mut admission) = admissions.into_iter().find(its_own) else {
             return Ok(UpdateEnd::Unchanged);
         };
         admission.plan.id = order.id;
@@ -200,9 +134,9 @@ impl FleetUpdater {
     async fn release(
         &self,
         managed: Managed<'_>,
-        order: &UpdateOrder,
+        target: &PinnedImage,
     ) -> Result<Release, PortError> {
-        let PinnedImage { image, digest } = &order.target;
+        let PinnedImage { image, digest } = target;
         if managed.settings.local_source {
             let id = ImageId::new(digest.as_str());
             let local = id
@@ -214,11 +148,11 @@ impl FleetUpdater {
                 .release_for(managed.settings, managed.container, &local)
                 .await?;
             return Ok(Release {
-                image: order.target.clone(),
+                image: target.clone(),
                 ..found
             });
         }
-        let pinned = order.target.reference();
+        let pinned = target.reference();
         let asked = Target::Reference(pinned.clone());
         match self
             .fleet
@@ -226,7 +160,7 @@ impl FleetUpdater {
             .await
         {
             Ok(release) => Ok(Release {
-                image: order.target.clone(),
+                image: target.clone(),
                 ..release
             }),
             Err(error) => match self
@@ -234,11 +168,11 @@ impl FleetUpdater {
                 .ports
                 .update
                 .images
-                .image(&order.target.by_digest())
+                .image(&target.by_digest())
                 .await?
             {
                 Some(known) => Ok(Release {
-                    image: order.target.clone(),
+                    image: target.clone(),
                     platform_digest: digest.clone(),
                     config_digest: None,
                     local: Some(known.id),
@@ -499,6 +433,25 @@ impl Updater for FleetUpdater {
             &state.outcome_reason,
             self.now(),
         )))
+    }
+
+    async fn ran_before(
+        &self,
+        rollout: &RolloutId,
+        instance: &InstanceId,
+    ) -> Result<Option<PinnedImage>, UpdaterError> {
+        let journal = &self.fleet.ports.update.journal;
+        let history = journal.history(instance, HISTORY).await;
+        let history = history.map_err(|error| unanswered(error.into()))?;
+        let mut of_rollout = history.into_iter().filter(|update| {
+            update.plan.rollout == Some(*rollout) && update.outcome == Some(Outcome::Committed)
+        });
+        Ok(of_rollout.next().and_then(|update| {
+            let mut members = update.plan.members.into_iter();
+            members
+                .find(|member| member.instance == *instance)
+                .and_then(|member| member.before)
+        }))
     }
 
     async fn fleet(&self) -> Result<FleetView, UpdaterError> {

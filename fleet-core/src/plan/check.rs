@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::order::{Shuffle, Stickiness};
-use super::rollout_plan::{PlannedInstance, RolloutKind, RolloutPlan};
+use super::rollout_plan::{Companion, PlannedInstance, RolloutKind, RolloutPlan};
 use super::strategy::StrategySpec;
 use crate::ids::InstanceId;
 
@@ -127,8 +127,8 @@ fn check_members(plan: &RolloutPlan, found: &mut Vec<Violation>) {
         .collect();
     for member in &plan.members {
         let instance = || member.instance.clone();
-        if !seen.insert(&member.instance) {
-            found.push(Violation::Twice(instance()));
+        for one in member.instances().filter(|one| !seen.insert(one)) {
+            found.push(Violation::Twice(one.clone()));
         }
         let digest = |number: u32| plan.digests.get(number as usize);
         let from_ok = member.from.is_none_or(|from| digest(from).is_some());
@@ -147,6 +147,18 @@ fn check_members(plan: &RolloutPlan, found: &mut Vec<Violation>) {
         }
         if !readable {
             found.push(Violation::Schedule(instance()));
+        }
+        let reference = |number: u32| plan.references.get(number as usize);
+        let companion_ok = |companion: &Companion| {
+            digest(companion.to).is_some()
+                && companion.from.is_none_or(|from| digest(from).is_some())
+                && companion.reference.is_none_or(|it| reference(it).is_some())
+                && (plan.kind == RolloutKind::Rollback || companion.to == member.to)
+        };
+        if !member.with.iter().all(companion_ok)
+            || member.reference.is_some_and(|it| reference(it).is_none())
+        {
+            found.push(Violation::Dangling(instance()));
         }
         if member.from.and_then(digest) == Some(to) {
             found.push(Violation::NoChange(instance()));

@@ -26,12 +26,12 @@ pub use held::Held;
 pub use mode::effective_mode;
 pub(crate) use mode::mode_of;
 pub use order::Stickiness;
-pub use planner::{PlanError, plan, plan_rollback};
+pub use planner::{Before, PlanError, plan, plan_rollback, plan_rollback_again};
 pub(crate) use render::human;
 pub use render::render;
 pub use rollout_plan::{
-    DEFAULT_ESTIMATE, HeldInstance, PlannedInstance, PlannedWave, RolloutKind, RolloutPlan,
-    ScheduleSpec,
+    Companion, DEFAULT_ESTIMATE, HeldInstance, PlannedInstance, PlannedWave, RolloutKind,
+    RolloutPlan, ScheduleSpec,
 };
 pub use select::{fleet_pause, reason_of_mode, waits};
 pub(crate) use when::When;

@@ -1,5 +1,6 @@
 //! From what exists to what shall be done.
 
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -7,12 +8,14 @@ use super::candidate::{Candidate, Limits, PlanInput, Request};
 use super::held::Held;
 use super::order::{self, Shuffle};
 use super::rollout_plan::{
-    DEFAULT_ESTIMATE, HeldInstance, PlannedInstance, PlannedWave, RolloutKind, RolloutPlan,
-    ScheduleSpec,
+    Companion, DEFAULT_ESTIMATE, HeldInstance, PlannedInstance, PlannedWave, RolloutKind,
+    RolloutPlan, ScheduleSpec,
 };
-use super::select::select;
+use super::select::{Verdict, select};
 use super::strategy::{Batch, FailureBudget, Progress, RolloutStrategy, WaveGate};
 use super::tables::{Finished, Tables};
+use crate::ids::{InstanceId, InstanceName};
+use crate::image::{Digest, ImageRef, PinnedImage};
 use crate::time::Timestamp;
 
 /// Why there is no plan.
@@ -66,10 +69,14 @@ pub fn plan(
     let mut tables = Tables::new(input.tenants);
     let to = tables.digest(&input.request.target.digest);
     let verdicts = select(input, &mut tables);
+    let mut groups = Groups::of(input.candidates, &verdicts.all);
     let mut reasons: Vec<Option<Held>> = verdicts.reasons.into_iter().map(Some).collect();
     let mut members = Vec::with_capacity(verdicts.all.len() - reasons.len());
     let mut held = Vec::with_capacity(reasons.len());
-    for (candidate, verdict) in input.candidates.iter().zip(verdicts.all) {
+    for (place, (candidate, verdict)) in input.candidates.iter().zip(verdicts.all).enumerate() {
+        if groups.is_companion(place) {
+            continue;
+        }
         let tenant = verdict.tenant;
         match verdict.then {
             Ok(schedule) => {
@@ -83,7 +90,19 @@ pub fn plan(
                         false => 0,
                     },
                 };
-                members.push(planned(input, strategy, candidate, &numbers));
+                let mut member = planned(input, strategy, candidate, &numbers);
+                for companion in groups.companions(place) {
+                    let companion = &input.candidates[companion];
+                    member.estimate_secs = member.estimate_secs.max(estimate_secs(companion));
+                    member.failed_before |= companion.failed_before;
+                    member.with.push(Companion {
+                        instance: companion.instance.clone(),
+                        from: companion.current.as_ref().map(|it| tables.digest(it)),
+                        to,
+                        reference: None,
+                    });
+                }
+                members.push(member);
             }
             Err(why) => held.extend(reasons[why as usize].take().map(|why| HeldInstance {
                 instance: candidate.instance.clone(),
@@ -113,11 +132,59 @@ pub fn plan(
         digests,
         schedules,
         channels,
+        references: Vec::new(),
         members,
         waves,
         held,
     })
 }
+
+/// Which candidates go in the update of another one.
+#[derive(Debug, Default)]
+struct Groups {
+    /// The companions of each that stands for its group.
+    leads: HashMap<usize, Vec<usize>>,
+    companions: HashSet<usize>,
+}
+
+impl Groups {
+    /// Those of one group that are in the plan at the same times go together, and the group's first container stands for
+    /// them, or else the first by name.
+    fn of(candidates: &[Candidate], verdicts: &[Verdict]) -> Self {
+        let mut together: HashMap<(&InstanceName, u32), Vec<usize>> = HashMap::new();
+        for (place, (candidate, verdict)) in candidates.iter().zip(verdicts).enumerate() {
+            if let (Some(group), Ok(schedule), false) =
+                (&candidate.group, verdict.then, candidate.own)
+            {
+                together.entry((group, schedule)).or_default().push(place);
+            }
+        }
+        let mut groups = Self::default();
+        for ((root, _), mut places) in together {
+            places.sort_by_key(|&place| {
+                let name = &candidates[place].instance.name;
+                (name != root, name)
+            });
+            let lead = places.remove(0);
+            groups.companions.extend(&places);
+            if !places.is_empty() {
+                groups.leads.insert(lead, places);
+            }
+        }
+        groups
+    }
+
+    fn is_companion(&self, place: usize) -> bool {
+        self.companions.contains(&place)
+    }
+
+    fn companions(&mut self, lead: usize) -> Vec<usize> {
+        self.leads.remove(&lead).unwrap_or_default()
+    }
+}
+
+/// What an instance goes back to; none: what it ran when the plan was made.
+pub type Before<'a> = &'a dyn Fn(&InstanceId) -> Option<PinnedImage>;
 
 /// Makes the plan that takes instances of an aborted rollout, given by their places, back to what they ran before: the
 /// last one first, all in one wave, and over at the first failure (a rollback is never rolled back).
@@ -125,34 +192,84 @@ pub fn plan(
 pub fn plan_rollback(
     parent: &RolloutPlan,
     places: &[usize],
+    before: Before<'_>,
     request: Request,
     now: Timestamp,
 ) -> RolloutPlan {
+    let mut way = WayBack::of(parent);
     let mut members = Vec::new();
     let mut held = Vec::new();
     for member in places.iter().rev().map(|&place| &parent.members[place]) {
-        match member.from {
-            Some(from) => members.push(PlannedInstance {
+        let mut with = Vec::new();
+        let mut lost = Vec::new();
+        for companion in &member.with {
+            match way.back(&companion.instance, companion.from, before) {
+                Some((to, reference)) => with.push(Companion {
+                    instance: companion.instance.clone(),
+                    from: Some(companion.to),
+                    to,
+                    reference,
+                }),
+                None => lost.push(companion.instance.clone()),
+            }
+        }
+        match way.back(&member.instance, member.from, before) {
+            Some((to, reference)) => members.push(PlannedInstance {
                 from: Some(member.to),
-                to: from,
+                to,
+                reference,
+                with,
                 schedule: 0,
                 failed_before: false,
                 unhealthy_before: false,
                 ..member.clone()
             }),
-            None => held.push(HeldInstance {
-                instance: member.instance.clone(),
-                tenant: member.tenant,
-                why: Held::NoWayBack,
-            }),
+            None => lost.extend(member.instances().cloned()),
         }
+        held.extend(lost.into_iter().map(|instance| HeldInstance {
+            instance,
+            tenant: member.tenant,
+            why: Held::NoWayBack,
+        }));
     }
-    let end = u32::try_from(members.len()).unwrap_or(u32::MAX);
-    let wave = PlannedWave {
-        end,
-        gate: WaveGate::Open,
-    };
-    RolloutPlan {
+    held.sort_unstable_by(|a, b| a.instance.cmp(&b.instance));
+    held.dedup_by(|a, b| a.instance == b.instance);
+    let WayBack {
+        digests,
+        references,
+    } = way;
+    rollback_of(parent, request, now, |plan| RolloutPlan {
+        digests,
+        references,
+        members,
+        held,
+        ..plan
+    })
+}
+
+/// Makes the plan that tries again what a rollback did not take back, given by places.
+#[must_use]
+pub fn plan_rollback_again(
+    rollback: &RolloutPlan,
+    places: &[usize],
+    request: Request,
+    now: Timestamp,
+) -> RolloutPlan {
+    let members = places.iter().map(|&place| rollback.members[place].clone());
+    rollback_of(rollback, request, now, |plan| RolloutPlan {
+        members: members.collect(),
+        ..plan
+    })
+}
+
+/// A rollback with what a plan has in common with its parent; `fill` says who goes back to what.
+fn rollback_of(
+    parent: &RolloutPlan,
+    request: Request,
+    now: Timestamp,
+    fill: impl FnOnce(RolloutPlan) -> RolloutPlan,
+) -> RolloutPlan {
+    let plan = fill(RolloutPlan {
         schema: RolloutPlan::SCHEMA,
         kind: RolloutKind::Rollback,
         request,
@@ -166,14 +283,61 @@ pub fn plan_rollback(
         digests: parent.digests.clone(),
         schedules: vec![ScheduleSpec::Always],
         channels: parent.channels.clone(),
-        waves: if members.is_empty() {
-            Vec::new()
-        } else {
-            vec![wave]
-        },
-        members,
-        held,
+        references: parent.references.clone(),
+        waves: Vec::new(),
+        members: Vec::new(),
+        held: Vec::new(),
+    });
+    let wave = PlannedWave {
+        end: plan.total(),
+        gate: WaveGate::Open,
+    };
+    let waves = (!plan.members.is_empty()).then_some(wave);
+    RolloutPlan {
+        waves: waves.into_iter().collect(),
+        ..plan
     }
+}
+
+/// The tables of a rollback in the making.
+struct WayBack {
+    digests: Vec<Digest>,
+    references: Vec<ImageRef>,
+}
+
+impl WayBack {
+    fn of(parent: &RolloutPlan) -> Self {
+        Self {
+            digests: parent.digests.clone(),
+            references: parent.references.clone(),
+        }
+    }
+
+    /// Digest and reference to which an instance goes back, as numbers.
+    fn back(
+        &mut self,
+        instance: &InstanceId,
+        planned: Option<u32>,
+        before: Before<'_>,
+    ) -> Option<(u32, Option<u32>)> {
+        match before(instance) {
+            Some(PinnedImage { image, digest }) => Some((
+                number_of(&mut self.digests, digest),
+                Some(number_of(&mut self.references, image)),
+            )),
+            None => planned.map(|from| (from, None)),
+        }
+    }
+}
+
+/// The place of an entry in a small table, where it is added if it is new.
+fn number_of<T: PartialEq>(table: &mut Vec<T>, entry: T) -> u32 {
+    let known = table.iter().position(|known| *known == entry);
+    let place = known.unwrap_or_else(|| {
+        table.push(entry);
+        table.len() - 1
+    });
+    u32::try_from(place).unwrap_or(u32::MAX)
 }
 
 fn check_limits(limits: &Limits) -> Result<(), PlanError> {
@@ -270,14 +434,20 @@ fn planned(
         to: numbers.to,
         schedule: numbers.schedule,
         channel: numbers.channel,
-        estimate_secs: whole_secs(candidate.estimate.unwrap_or(DEFAULT_ESTIMATE)),
+        estimate_secs: estimate_secs(candidate),
         health_timeout_ms: u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX),
         cohort: order::cohort_rank(&input.settings.cohorts, candidate.cohort.as_deref()),
         priority: candidate.priority,
         failed_before: candidate.failed_before,
         unhealthy_before: !candidate.healthy,
         own: candidate.own,
+        reference: None,
+        with: Vec::new(),
     }
+}
+
+fn estimate_secs(candidate: &Candidate) -> u32 {
+    whole_secs(candidate.estimate.unwrap_or(DEFAULT_ESTIMATE))
 }
 
 fn whole_secs(duration: Duration) -> u32 {

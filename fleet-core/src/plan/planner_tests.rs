@@ -423,6 +423,7 @@ fn a_rollback_takes_the_last_one_back_first_and_only_where_there_is_a_way() {
     let back = plan_rollback(
         &forward,
         &[0, 1, 2, 3],
+        &|_| None,
         request(StrategySpec::Immediate(Immediate::default())),
         NOW.parse().unwrap(),
     );
@@ -445,6 +446,69 @@ fn a_rollback_takes_the_last_one_back_first_and_only_where_there_is_a_way() {
         (1, "no_way_back")
     );
     assert_eq!(back.budget.limit.get(), 1);
+}
+
+#[test]
+fn a_rollback_goes_to_what_the_journal_knows_and_under_its_reference() {
+    let forward = World::of(vec![candidate("web", "acme"), candidate("api", "acme")]).plan();
+    let middle: ImageRef = "registry.example/app:middle".parse().unwrap();
+    let middle = middle.pinned(Digest::of(b"middle"));
+    let before = |instance: &InstanceId| (instance.name.as_str() == "web").then(|| middle.clone());
+    let request = request(StrategySpec::Immediate(Immediate::default()));
+    let now = NOW.parse().unwrap();
+    let back = plan_rollback(&forward, &[0, 1], &before, request.clone(), now);
+    assert_eq!(check(&back, ""), []);
+    for member in &back.members {
+        let expect = match member.instance.name.as_str() {
+            "web" => middle.clone(),
+            _ => forward.request.target.image.pinned(Digest::of(b"old")),
+        };
+        assert_eq!(back.image(member.reference, member.to), expect);
+    }
+    let again = plan_rollback_again(&back, &[1], request, now);
+    assert_eq!(check(&again, ""), []);
+    assert_eq!(again.members, [back.members[1].clone()]);
+}
+
+#[test]
+fn those_of_a_group_that_get_the_release_go_in_one_update() {
+    let of_group = |name: &str, group: &str| Candidate {
+        group: Some(InstanceName::new(group).unwrap()),
+        ..candidate(name, "acme")
+    };
+    let mut world = World::of(vec![
+        of_group("worker", "db"),
+        of_group("web", "db"),
+        candidate("alone", "acme"),
+        of_group("child", "parent"),
+        of_group("parent", "parent"),
+        Candidate {
+            window: Some("Sun 02:00-03:00".to_owned()),
+            ..of_group("cron", "parent")
+        },
+    ]);
+    world.candidates[0].failed_before = true;
+    let plan = world.plan();
+    assert_eq!(check(&plan, ""), []);
+    let mut members: Vec<Vec<&str>> = plan
+        .members
+        .iter()
+        .map(|member| member.instances().map(|it| it.name.as_str()).collect())
+        .collect();
+    members.sort();
+    // What has other hours goes when those come.
+    assert_eq!(
+        members,
+        [
+            vec!["alone"],
+            vec!["cron"],
+            vec!["parent", "child"],
+            vec!["web", "worker"]
+        ]
+    );
+    let place = plan.place_of(&world.candidates[0].instance).unwrap();
+    assert_eq!(plan.members[place].instance.name.as_str(), "web");
+    assert!(plan.members[place].failed_before);
 }
 
 fn strategies() -> impl Strategy<Value = StrategySpec> {

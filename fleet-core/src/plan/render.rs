@@ -108,6 +108,11 @@ fn write_wave(
             member.instance,
             plan.tenant(member)
         )?;
+        if !member.with.is_empty() {
+            let with = member.with.iter();
+            let with: Vec<_> = with.map(|it| it.instance.to_string()).collect();
+            write!(out, "  with {}", with.join(", "))?;
+        }
         match wait_of(plan, member, freezes, now) {
             Some(held) => writeln!(out, "  ({held})")?,
             None => writeln!(out)?,

@@ -10,7 +10,7 @@ use super::order::Stickiness;
 use super::strategy::{FailureBudget, WaveGate};
 use super::window::{Policy, Schedule, WeeklyCalendar, WindowError};
 use crate::ids::{InstanceId, RolloutId, TenantId};
-use crate::image::Digest;
+use crate::image::{Digest, ImageRef, PinnedImage};
 use crate::model::Channel;
 use crate::time::Timestamp;
 
@@ -52,7 +52,10 @@ pub struct RolloutPlan {
     /// Channels that [`PlannedInstance::channel`] points to; none where the order does not ask for them.
     #[serde(default)]
     pub channels: Vec<Channel>,
-    /// The instances, in the order in which they go.
+    /// References that [`PlannedInstance::reference`] and [`Companion::reference`] point to.
+    #[serde(default)]
+    pub references: Vec<ImageRef>,
+    /// The instances, in the order in which they go. Of those that move together and get the release, one stands for all.
     pub members: Vec<PlannedInstance>,
     /// The waves, in order: each takes the members up to its end.
     pub waves: Vec<PlannedWave>,
@@ -90,6 +93,34 @@ pub struct PlannedInstance {
     pub unhealthy_before: bool,
     /// It is fleet itself: last and alone.
     pub own: bool,
+    /// The reference that it gets, in the plan's table; none: the target's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<u32>,
+    /// Instances of its group that get the release in the same update.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub with: Vec<Companion>,
+}
+
+/// An instance that moves with another one of its group, in one update.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Companion {
+    /// The instance.
+    pub instance: InstanceId,
+    /// The digest it ran when planned, in the plan's table; none if not known.
+    pub from: Option<u32>,
+    /// The digest it gets, in the plan's table.
+    pub to: u32,
+    /// The reference that it gets, in the plan's table; none: the target's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<u32>,
+}
+
+impl PlannedInstance {
+    /// It, and those that move with it.
+    pub fn instances(&self) -> impl Iterator<Item = &InstanceId> {
+        let with = self.with.iter().map(|companion| &companion.instance);
+        std::iter::once(&self.instance).chain(with)
+    }
 }
 
 /// One wave of a plan.
@@ -170,6 +201,14 @@ impl RolloutPlan {
         Some(self.planned_at.saturating_add(waits))
     }
 
+    /// What a reference and a digest of its tables mean.
+    #[must_use]
+    pub fn image(&self, reference: Option<u32>, digest: u32) -> PinnedImage {
+        let reference = reference.and_then(|number| self.references.get(number as usize));
+        let reference = reference.unwrap_or(&self.request.target.image);
+        reference.pinned(self.digests[digest as usize].clone())
+    }
+
     /// How many instances it moves.
     #[must_use]
     pub fn total(&self) -> u32 {
@@ -204,12 +243,16 @@ impl RolloutPlan {
         &self.tenants[member.tenant as usize]
     }
 
-    /// The place of an instance.
+    /// The place of an instance, or of the one with which it moves.
     #[must_use]
     pub fn place_of(&self, instance: &InstanceId) -> Option<usize> {
-        self.members
-            .iter()
-            .position(|member| &member.instance == instance)
+        let is_there = |member: &PlannedInstance| member.instances().any(|one| one == instance);
+        self.members.iter().position(is_there)
+    }
+
+    /// Every instance that it moves.
+    pub fn instances(&self) -> impl Iterator<Item = &InstanceId> {
+        self.members.iter().flat_map(PlannedInstance::instances)
     }
 
     /// How many instances can have failed at worst when it ends.

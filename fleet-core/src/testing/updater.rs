@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use crate::engine::rollout::{
     FleetView, Happened, InstanceView, UpdateOrder, Updater, UpdaterError,
 };
-use crate::ids::{InstanceId, InstanceName, TenantId, UpdateId};
-use crate::image::{Digest, PinnedImage};
+use crate::ids::{InstanceId, InstanceName, RolloutId, TenantId, UpdateId};
+use crate::image::{Digest, ImageRef, PinnedImage};
 use crate::model::labels::LabelMode;
 use crate::model::{Channel, FleetSettings, UpdateConfig};
 use crate::plan::rollout::{Ending, UpdateEnd};
@@ -54,6 +54,11 @@ pub fn candidate(name: &str, tenant: &str) -> Candidate {
         group: None,
         estimate: Some(Duration::from_secs(60)),
     }
+}
+
+/// The reference under which the instances ran whatever they ran before: fleets of this kind keep none of their own.
+fn image_before() -> ImageRef {
+    "registry.example/app".parse().expect("a reference")
 }
 
 /// What a release does to the instances that get it.
@@ -100,6 +105,7 @@ struct State {
     short_of_space: BTreeSet<InstanceId>,
     // what it remembers
     journal: BTreeMap<UpdateId, (UpdateOrder, Option<UpdateEnd>)>,
+    before: BTreeMap<(RolloutId, InstanceId), Digest>,
     log: Vec<(Timestamp, String)>,
     in_flight_max: usize,
     begun: usize,
@@ -328,7 +334,9 @@ impl State {
         candidate.state = InstanceState::Idle;
         let said = match &end {
             UpdateEnd::Committed | UpdateEnd::Unchanged => {
-                candidate.current = Some(digest);
+                let before = candidate.current.replace(digest);
+                let key = (order.rollout, order.instance.clone());
+                self.before.extend(before.map(|before| (key, before)));
                 candidate.healthy = true;
                 "runs it".to_owned()
             }
@@ -347,6 +355,16 @@ impl State {
             | UpdateEnd::Deferred { why, .. } => why.clone(),
         };
         self.log.push((now, format!("{} {said}", order.instance)));
+        if end != UpdateEnd::Committed {
+            return;
+        }
+        for (instance, target) in order.with.clone() {
+            if let Some(companion) = self.instances.get_mut(&instance) {
+                let before = companion.candidate.current.replace(target.digest);
+                self.before
+                    .extend(before.map(|before| ((order.rollout, instance), before)));
+            }
+        }
     }
 }
 
@@ -365,6 +383,16 @@ impl Updater for FakeUpdater {
             Some((_, None)) => Happened::Open,
             Some((_, Some(end))) => Happened::Ended(end.clone()),
         })
+    }
+
+    async fn ran_before(
+        &self,
+        rollout: &RolloutId,
+        instance: &InstanceId,
+    ) -> Result<Option<PinnedImage>, UpdaterError> {
+        let state = self.lock();
+        let known = state.before.get(&(*rollout, instance.clone()));
+        Ok(known.map(|digest| image_before().pinned(digest.clone())))
     }
 
     async fn fleet(&self) -> Result<FleetView, UpdaterError> {

@@ -481,6 +481,7 @@ fn plan(
             snapshot_id: SnapshotId::new(now, ports.entropy.bytes()),
             pre_hook: None,
             post_hook: None,
+            before: None,
             discard_writable_layer: false,
         }],
         keep_snapshots: 2,

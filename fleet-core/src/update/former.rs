@@ -84,6 +84,7 @@ mod tests {
             snapshot_id: SnapshotId::new(Timestamp::UNIX_EPOCH, [0; 10]),
             pre_hook: None,
             post_hook: None,
+            before: None,
             discard_writable_layer: false,
         };
         let facts = Facts {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{ContainerId, InstanceId, RolloutId, SnapshotId, TenantId, UpdateId};
+use crate::image::PinnedImage;
 use crate::model::{HealthSpec, Release, SnapshotChoice};
 
 /// The plan of one update.
@@ -36,6 +37,9 @@ pub struct MemberPlan {
     pub tenant: TenantId,
     /// The container that runs it now.
     pub container: ContainerId,
+    /// What it runs now, as far as that is known; not asked for where it is only made again.
+    #[serde(default)]
+    pub before: Option<PinnedImage>,
     /// The release to move to; none where the member is only made again because a parent is.
     pub target: Option<Release>,
     /// What `Config.Image` of the new container shall read.

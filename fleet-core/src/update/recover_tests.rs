@@ -36,6 +36,7 @@ fn plan(container: &Container) -> UpdatePlan {
             snapshot_id: SnapshotId::new(AT, [2; 10]),
             pre_hook: None,
             post_hook: None,
+            before: None,
             discard_writable_layer: false,
         }],
         keep_snapshots: 3,

@@ -3,6 +3,7 @@
 mod ends;
 mod engine;
 mod polls;
+mod rollouts;
 
 use std::future::Future;
 use std::sync::{Arc, Mutex};

@@ -13,7 +13,8 @@ use crate::plan::rollout::{
 };
 use crate::plan::strategy::{Batch, Immediate, StrategySpec, WaveGate};
 use crate::plan::{
-    Held, PlannerSettings, Request, RolloutKind, fleet_pause, plan_rollback, reason_of_mode,
+    Held, PlannedInstance, PlannerSettings, Request, RolloutKind, fleet_pause, plan_rollback,
+    reason_of_mode,
 };
 use crate::ports::{RolloutStoreError, StoredRollout};
 use crate::update::error_chain;
@@ -131,22 +132,22 @@ impl Orchestrator {
         }
         let instances = view.instances.iter().map(|view| (&view.instance, view));
         let instances: HashMap<_, _> = instances.collect();
+        let forbidden = |instance: &InstanceId| {
+            let view = instances.get(instance)?;
+            let asked = &plan.request.asked;
+            let (label, mode) = (view.label_mode, view.mode);
+            reason_of_mode(asked, &instance.name, &view.tenant, label, mode)
+        };
         let leaving = |(place, member): (usize, &MemberState)| {
             let planned = &plan.members[place];
-            let why = match (member, instances.get(&planned.instance)) {
-                (MemberState::Claimed { .. } | MemberState::Ended { .. }, _) => return None,
-                (MemberState::Queued { .. }, None) => "it is gone".to_owned(),
-                (MemberState::Queued { .. }, Some(view)) if plan.kind == RolloutKind::Forward => {
-                    reason_of_mode(
-                        &plan.request.asked,
-                        &planned.instance.name,
-                        &view.tenant,
-                        view.label_mode,
-                        view.mode,
-                    )?
-                    .to_string()
-                }
-                _ => return None,
+            if !matches!(member, MemberState::Queued { .. }) {
+                return None;
+            }
+            let why = match instances.contains_key(&planned.instance) {
+                false => "it is gone".to_owned(),
+                true if plan.kind == RolloutKind::Rollback => return None,
+                // One that is left alone keeps all of its group.
+                true => planned.instances().find_map(forbidden)?.to_string(),
             };
             Some((place, why))
         };
@@ -403,7 +404,16 @@ impl Orchestrator {
             needs_approval: false,
             ..parent.plan.request.clone()
         };
-        let plan = plan_rollback(&parent.plan, &committed, request, self.clock.now());
+        let mut before = HashMap::new();
+        for &place in &committed {
+            for instance in parent.plan.members[place].instances() {
+                let ran = self.updater.ran_before(&parent.plan.id(), instance).await?;
+                before.extend(ran.map(|ran| (instance.clone(), ran)));
+            }
+        }
+        let ran_before = |instance: &InstanceId| before.get(instance).cloned();
+        let now = self.clock.now();
+        let plan = plan_rollback(&parent.plan, &committed, &ran_before, request, now);
         match self.keep_new(plan, Vec::new(), 0).await {
             Ok(()) | Err(RolloutStoreError::Exists(_)) => Ok(()),
             Err(error) => Err(error.into()),
@@ -500,12 +510,8 @@ fn rollback_ended(parent: &StoredRollout, child: &StoredRollout) -> RolloutEvent
 
 /// Another rollout that works, or may still work, on an instance of this one.
 pub(super) fn conflict(stored: &StoredRollout, active: &[StoredRollout]) -> Option<RolloutId> {
-    let mine: HashSet<&InstanceId> = stored
-        .plan
-        .members
-        .iter()
-        .map(|member| &member.instance)
-        .collect();
+    let mine: HashSet<&InstanceId> = stored.plan.instances().collect();
+    let touches = |member: &PlannedInstance| member.instances().any(|one| mine.contains(one));
     let works_on_mine = |other: &&StoredRollout| {
         let begun = !other.state.phase.is_waiting_to_begin() && !other.state.phase.is_terminal();
         // The rollback of a rollout is what that rollout waits for.
@@ -517,17 +523,10 @@ pub(super) fn conflict(stored: &StoredRollout, active: &[StoredRollout]) -> Opti
             other.state.phase,
             Phase::RollingBack { .. } | Phase::Aborting { rollback: true, .. }
         );
-        let any_of_mine = |other: &StoredRollout| {
-            other
-                .plan
-                .members
-                .iter()
-                .any(|member| mine.contains(&member.instance))
-        };
         begun
             && !is_parent
-            && (open.any(|(member, _)| mine.contains(&member.instance))
-                || rolling_back && any_of_mine(other))
+            && (open.any(|(member, _)| touches(member))
+                || rolling_back && other.plan.members.iter().any(touches))
     };
     active
         .iter()
@@ -556,11 +555,12 @@ fn order(stored: &StoredRollout, place: usize) -> Option<UpdateOrder> {
         actor: plan.request.actor.clone(),
         instance: member.instance.clone(),
         tenant: plan.tenant(member).clone(),
-        target: plan
-            .request
-            .target
-            .image
-            .pinned(plan.digests[member.to as usize].clone()),
+        target: plan.image(member.reference, member.to),
+        with: member
+            .with
+            .iter()
+            .map(|it| (it.instance.clone(), plan.image(it.reference, it.to)))
+            .collect(),
         health_timeout: Duration::from_millis(member.health_timeout_ms.into()),
         attempt,
         // Its own failure quarantined the digest: whoever tries again takes it once more.

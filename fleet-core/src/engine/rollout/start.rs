@@ -10,12 +10,12 @@ use crate::ids::{InstanceId, RolloutId};
 use crate::image::{Digest, PinnedImage};
 use crate::model;
 use crate::plan::rollout::{
-    Channel, Decision, MemberState, Phase, RolloutState, SupersedePolicy, decide,
+    Channel, Decision, Ending, MemberState, Phase, RolloutState, SupersedePolicy, decide,
 };
 use crate::plan::strategy::StrategySpec;
 use crate::plan::{
     Asked, Candidate, Limits, PlanInput, PlannerSettings, Request, RolloutKind, RolloutPlan, check,
-    fleet_pause, plan,
+    fleet_pause, plan, plan_rollback_again,
 };
 use crate::ports::{RolloutStoreError, StoredRollout};
 use crate::time::Timestamp;
@@ -146,10 +146,14 @@ impl Orchestrator {
         if !state.phase.is_terminal() {
             return Err(StartError::NotOver(*id));
         }
+        if plan.kind == RolloutKind::Rollback {
+            return self.take_back_again(&plan, &state, actor).await;
+        }
         let failed = plan.members.iter().zip(&state.members);
         let names: Vec<_> = failed
             .filter(|(_, member)| member.ending().is_some_and(|how| how.is_retryable()))
-            .map(|(member, _)| member.instance.name.clone())
+            .flat_map(|(member, _)| member.instances())
+            .map(|instance| instance.name.clone())
             .collect();
         if names.is_empty() {
             return Err(StartError::NothingFailed(*id));
@@ -176,6 +180,41 @@ impl Orchestrator {
             &candidates,
         )
         .await
+    }
+
+    /// A rollback stops at the first instance that cannot go back: this goes on with those that did not.
+    async fn take_back_again(
+        &self,
+        rollback: &RolloutPlan,
+        state: &RolloutState,
+        actor: &str,
+    ) -> Result<Started, StartError> {
+        let id = rollback.id();
+        let places: Vec<usize> = state
+            .members
+            .iter()
+            .enumerate()
+            .filter(|(_, member)| {
+                let how = member.ending();
+                how.is_some_and(|how| how.is_retryable() || how == Ending::Cancelled)
+            })
+            .map(|(place, _)| place)
+            .collect();
+        if places.is_empty() {
+            return Err(StartError::NothingFailed(id));
+        }
+        let now = self.clock.now();
+        let request = Request {
+            id: RolloutId::new(now, self.entropy.bytes()),
+            parent: Some(id),
+            attempt: rollback.request.attempt + 1,
+            actor: actor.to_owned(),
+            ..rollback.request.clone()
+        };
+        let plan = plan_rollback_again(rollback, &places, request, now);
+        self.keep_new(plan.clone(), Vec::new(), 0).await?;
+        self.wake();
+        Ok(Started::Opened(Box::new(plan)))
     }
 
     /// Opens a rollout for a release that detection found, if it is its time. The same release again is no new rollout,
@@ -232,8 +271,7 @@ impl Orchestrator {
         let known: HashSet<&InstanceId> = here
             .chain(elsewhere)
             .filter(|stored| stored.plan.request.target.digest == request.target.digest)
-            .flat_map(|stored| &stored.plan.members)
-            .map(|member| &member.instance)
+            .flat_map(|stored| stored.plan.instances())
             .collect();
         candidates.retain(|candidate| !known.contains(&candidate.instance));
         let started = self
@@ -337,14 +375,15 @@ impl Orchestrator {
 }
 
 fn overlaps(plan: &RolloutPlan, other: &StoredRollout) -> bool {
-    let mine: HashSet<&InstanceId> = plan.members.iter().map(|member| &member.instance).collect();
+    let mine: HashSet<&InstanceId> = plan.instances().collect();
     other
         .plan
         .members
         .iter()
         .zip(&other.state.members)
         .any(|(member, state)| {
-            !matches!(state, MemberState::Ended { .. }) && mine.contains(&member.instance)
+            !matches!(state, MemberState::Ended { .. })
+                && member.instances().any(|one| mine.contains(one))
         })
 }
 

@@ -46,6 +46,8 @@ pub struct UpdateOrder {
     pub tenant: TenantId,
     /// What it shall run.
     pub target: PinnedImage,
+    /// Others of its group and what they shall run: in the same update.
+    pub with: Vec<(InstanceId, PinnedImage)>,
     /// Its health timeout.
     pub health_timeout: Duration,
     /// Which attempt this is, from 1.
@@ -136,6 +138,16 @@ pub trait Updater: Send + Sync {
     /// # Errors
     /// The journal cannot be read.
     async fn happened(&self, update: &UpdateId) -> Result<Happened, UpdaterError>;
+
+    /// What an instance ran before a rollout updated it; none if nobody knows.
+    ///
+    /// # Errors
+    /// The journal cannot be read.
+    async fn ran_before(
+        &self,
+        rollout: &RolloutId,
+        instance: &InstanceId,
+    ) -> Result<Option<PinnedImage>, UpdaterError>;
 
     /// The fleet as it is now.
     ///

@@ -4,7 +4,7 @@ use super::countdown::Countdown;
 use super::event::{Fact, IllegalTransition, RolloutEvent};
 use super::hold::{Hold, HoldKind};
 use super::state::{Ending, MemberState, Phase, RolloutState, WavePhase};
-use crate::plan::RolloutPlan;
+use crate::plan::{RolloutKind, RolloutPlan};
 use crate::time::Timestamp;
 
 /// Who owns holds and decisions that nobody asked for.
@@ -295,6 +295,9 @@ impl Step<'_> {
     }
 
     fn aborted(&mut self, event: &RolloutEvent, by: &str, why: &str, rollback: bool) -> Applied {
+        if rollback && self.plan.kind == RolloutKind::Rollback {
+            return Err(self.illegal(event, "no way back from a way back (abort it without)"));
+        }
         match &self.state.phase {
             phase if phase.is_waiting_to_begin() => self.cancel(by, why),
             Phase::Running | Phase::Superseding { .. } => self.stop(by, why, rollback),

@@ -5,6 +5,7 @@ use crate::ids::{
 };
 use crate::image::{Digest, ImageRef};
 use crate::model::{HealthSpec, Release, SnapshotChoice};
+use crate::plan::Companion;
 use crate::plan::rollout::RolloutState;
 use crate::plan::strategy::{FailureBudget, StrategySpec, WaveGate};
 use crate::plan::{
@@ -99,6 +100,7 @@ fn member(n: u8, name: &str) -> MemberPlan {
         snapshot_id: SnapshotId::new(at(n), [n; 10]),
         pre_hook: Some(vec!["/bin/flush".to_owned(), "--all".to_owned()]),
         post_hook: None,
+        before: None,
         discard_writable_layer: false,
     }
 }
@@ -214,6 +216,16 @@ pub fn rollout(n: u8, total: u32) -> (RolloutPlan, RolloutState) {
         failed_before: false,
         unhealthy_before: place == 1,
         own: false,
+        reference: place.is_multiple_of(3).then_some(0),
+        with: match place {
+            2 => vec![Companion {
+                instance: instance("beside"),
+                from: Some(0),
+                to: 1,
+                reference: None,
+            }],
+            _ => Vec::new(),
+        },
     };
     let plan = RolloutPlan {
         schema: RolloutPlan::SCHEMA,
@@ -243,6 +255,7 @@ pub fn rollout(n: u8, total: u32) -> (RolloutPlan, RolloutState) {
             windows: vec!["Sun 02:00-05:00".to_owned()],
         }],
         channels: Vec::new(),
+        references: vec!["registry.example/app:1".parse().expect("a reference")],
         members: (0..total).map(member).collect(),
         waves: vec![
             PlannedWave {

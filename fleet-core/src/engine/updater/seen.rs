@@ -1,0 +1,93 @@
+//! The last look at all containers, for the questions that follow from it at once.
+
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::future::try_join_all;
+
+use super::super::{FleetError, Survey};
+use super::FleetUpdater;
+use crate::update::MemberPlan;
+
+/// How old a look at all containers may be for what follows from it at once. What a container is by then is looked at
+/// again before anything is done to it.
+const JUST_NOW: Duration = Duration::from_secs(1);
+
+/// What is known of all containers.
+#[derive(Default)]
+pub(super) struct Seen {
+    /// The last look, and when it was begun.
+    last: Option<(Duration, Arc<Survey>)>,
+    /// When an update ended last: a look that was begun before may show its instance as it was.
+    ended: Duration,
+}
+
+impl FleetUpdater {
+    /// Looks at all containers.
+    pub(super) async fn survey(&self) -> Result<Arc<Survey>, FleetError> {
+        let begun = self.fleet.ports.update.clock.monotonic();
+        let survey = Arc::new(self.fleet.survey().await?);
+        let mut seen = self.seen();
+        seen.last = (begun >= seen.ended).then(|| (begun, Arc::clone(&survey)));
+        Ok(survey)
+    }
+
+    /// The look from which the question at hand follows, if it was just now; else another one. With many containers the
+    /// look is what costs, and updates end one after the other.
+    pub(super) async fn survey_of_now(&self) -> Result<Arc<Survey>, FleetError> {
+        match self.just_seen() {
+            Some(survey) => Ok(survey),
+            None => self.survey().await,
+        }
+    }
+
+    fn just_seen(&self) -> Option<Arc<Survey>> {
+        let now = self.fleet.ports.update.clock.monotonic();
+        let seen = self.seen();
+        let (begun, survey) = seen.last.as_ref()?;
+        (now.saturating_sub(*begun) <= JUST_NOW).then(|| Arc::clone(survey))
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A look that still holds for one instance.
+    pub(super) async fn survey_for(&self, name: &str) -> Result<Arc<Survey>, FleetError> {
+        let Some(survey) = self.just_seen() else {
+            return self.survey().await;
+        };
+        let known = survey.workload(name).map(|managed| &managed.container.id);
+        let now = self.fleet.ports.update.runtime.find(name).await?;
+        if known == now.as_ref().map(|container| &container.id) {
+            Ok(survey)
+        } else {
+            self.survey().await
+        }
+    }
+
+    /// After an update: looks again at what it was about, and leaves the rest of the last look as it is. Where that does
+    /// not do, the next question looks at all.
+    pub(super) async fn look_again(&self, members: &[MemberPlan]) {
+        let ended = self.fleet.ports.update.clock.monotonic();
+        let names = members.iter().map(|member| member.instance.name.as_str());
+        let look = |name| self.fleet.ports.update.runtime.find(name);
+        let found = match self.just_seen() {
+            Some(_) => try_join_all(names.map(look)).await.ok(),
+            None => None,
+        };
+        let mut seen = self.seen();
+        seen.ended = ended;
+        match (found, seen.last.as_mut()) {
+            (Some(found), Some((_, survey))) => {
+                let survey = Arc::make_mut(survey);
+                let prefix = &self.fleet.options.label_prefix;
+                found
+                    .into_iter()
+                    .flatten()
+                    .for_each(|container| survey.replace(prefix, container));
+            }
+            _ => seen.last = None,
+        }
+    }
+}
