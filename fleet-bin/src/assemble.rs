@@ -14,7 +14,7 @@ use fleet_core::ports::{
     PortErrorKind, ProgressSink, RolloutStore, SnapshotStore, UpdatePorts,
 };
 use fleet_core::record::{EventKind, NewEvent};
-use fleet_docker::helper::{DockerHelpers, HelperProbe, HelperSnapshotStore};
+use fleet_docker::helper::{DockerHelpers, HelperProbe, HelperScout, HelperSnapshotStore};
 use fleet_docker::registry::{
     CosignVerifier, HostOptions, Login, RegistryClient, RegistryOptions, Secret,
 };
@@ -309,7 +309,7 @@ impl Context {
         let store = Arc::new(store);
         let own_container = own_container(engine).await?;
         let (snapshots, probe) = self.hands(dir, engine, own_container.is_some()).await?;
-        let engine = Arc::new(engine.clone());
+        let engine = Arc::new(self.sighted(engine));
         let update = UpdatePorts {
             runtime: engine.clone(),
             images: engine,
@@ -367,6 +367,17 @@ impl Context {
             Arc::new(HelperSnapshotStore::new(local, Arc::new(helpers.clone()))),
             Arc::new(probe),
         ))
+    }
+
+    /// The engine, with helpers that see its host's processes where fleet does not.
+    fn sighted(&self, engine: &DockerEngine) -> DockerEngine {
+        match self.helpers.get() {
+            Some(helpers) => {
+                let scout = HelperScout::new(Arc::new(helpers.clone()));
+                engine.clone().with_scout(Arc::new(scout))
+            }
+            None => engine.clone(),
+        }
     }
 
     /// Waits until helper containers that a command used are gone.

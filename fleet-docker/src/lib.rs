@@ -16,5 +16,5 @@ pub mod registry;
 mod system;
 pub mod volume;
 
-pub use engine::{ConnectOptions, DockerEngine};
+pub use engine::{ConnectOptions, DockerEngine, Scout};
 pub use system::{SystemClock, SystemEntropy};

@@ -141,7 +141,8 @@ pub trait ContainerRuntime: Send + Sync {
     ) -> Result<ExecOutcome, PortError>;
 
     /// A process of that container that lives on although the engine does not say so (an orphan of an engine that was
-    /// killed), as text for people; none if there is none or this host's processes cannot be seen.
+    /// killed), as text for people; none if there is none, or the engine is on another host whose processes nobody here
+    /// sees.
     ///
     /// # Errors
     /// The host cannot be asked.

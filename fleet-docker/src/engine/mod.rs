@@ -39,6 +39,8 @@ use crate::registry::RegistryOptions;
 pub(crate) use container::plain_container;
 pub(crate) use container::volumes_from_reference;
 use endpoint::Endpoint;
+pub use orphan::Scout;
+pub(crate) use orphan::process_of;
 pub(crate) use raw::{RawClient, plain_client_builder};
 
 /// Longest wait for the answer to a call that takes the engine no time of its own.
@@ -67,6 +69,8 @@ pub struct DockerEngine {
     registries: Arc<RegistryOptions>,
     known: Arc<Mutex<Option<info::Known>>>,
     tag_locks: Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>,
+    /// Sees the processes of the engine's host; none: fleet does.
+    scout: Option<Arc<dyn Scout>>,
 }
 
 impl std::fmt::Debug for DockerEngine {
@@ -129,6 +133,7 @@ impl DockerEngine {
             registries: Arc::default(),
             known: Arc::default(),
             tag_locks: Arc::default(),
+            scout: None,
         })
     }
 
@@ -137,6 +142,13 @@ impl DockerEngine {
     #[must_use]
     pub fn with_registries(mut self, options: &RegistryOptions) -> Self {
         self.registries = Arc::new(options.clone());
+        self
+    }
+
+    /// The same connection, for a fleet that does not see the processes of the engine's host: this one does.
+    #[must_use]
+    pub fn with_scout(mut self, scout: Arc<dyn Scout>) -> Self {
+        self.scout = Some(scout);
         self
     }
 

@@ -5,15 +5,26 @@
 
 use std::path::Path;
 
+use async_trait::async_trait;
 use fleet_core::ids::ContainerId;
 use fleet_core::ports::{PortError, PortErrorKind};
 
 use super::DockerEngine;
 
+/// Sees the processes of the engine's host where fleet itself does not, because it runs in a container.
+#[async_trait]
+pub trait Scout: Send + Sync + std::fmt::Debug {
+    /// A process of that container, as text for people; none if there is none.
+    ///
+    /// # Errors
+    /// The host cannot be looked at: nothing is known then.
+    async fn process_of(&self, container: &ContainerId) -> Result<Option<String>, PortError>;
+}
+
 impl DockerEngine {
     pub(super) async fn find_orphan(&self, id: &ContainerId) -> Result<Option<String>, PortError> {
         let op = "look for a process of a container";
-        if !self.endpoint.is_local() {
+        if self.scout.is_none() && !self.endpoint.is_local() {
             return Ok(None);
         }
         // What the engine itself knows to be running is no orphan.
@@ -24,8 +35,11 @@ impl DockerEngine {
         if known != 0 {
             return Ok(None);
         }
+        if let Some(scout) = &self.scout {
+            return scout.process_of(id).await;
+        }
         let id = id.clone();
-        tokio::task::spawn_blocking(move || scan(Path::new("/proc"), id.as_str()))
+        tokio::task::spawn_blocking(move || process_of(&id))
             .await
             .map_err(|source| {
                 PortError::new(op, PortErrorKind::Failed, "the look was cut short")
@@ -36,6 +50,11 @@ impl DockerEngine {
                     .with_source(source)
             })
     }
+}
+
+/// The first process of a container among those that this process sees.
+pub(crate) fn process_of(id: &ContainerId) -> std::io::Result<Option<String>> {
+    scan(Path::new("/proc"), id.as_str())
 }
 
 /// The first process whose cgroup path names the container. Processes come and go while looking.

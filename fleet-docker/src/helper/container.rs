@@ -115,7 +115,7 @@ impl DockerHelpers {
         let mut entrypoint = vec![PROGRAM.to_owned()];
         entrypoint.extend(self.arguments.iter().cloned());
         let options = match access {
-            Access::Read => "ro,nocopy",
+            Access::Read | Access::Processes => "ro,nocopy",
             Access::Write => "nocopy",
         };
         let binds: Vec<String> = volumes
@@ -143,6 +143,7 @@ impl DockerHelpers {
             "HostConfig": {
                 "Binds": binds,
                 "NetworkMode": network,
+                "PidMode": if access == Access::Processes { "host" } else { "" },
                 "AutoRemove": true,
                 "RestartPolicy": { "Name": "no" },
                 "SecurityOpt": ["no-new-privileges"],

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use fleet_core::ids::{InstanceId, SnapshotId, UpdateId};
+use fleet_core::ids::{ContainerId, InstanceId, SnapshotId, UpdateId};
 use fleet_core::model::{Consistency, HttpCheck, VolumeSource};
 use fleet_core::ports::{PortError, PortErrorKind, ProbeVerdict, SnapshotRequest};
 use fleet_core::time::Timestamp;
@@ -48,6 +48,11 @@ pub(crate) enum Ask {
         check: HttpCheck,
         /// Time for the whole probe.
         timeout_millis: u64,
+    },
+    /// Look for a process of a container, among those that the helper sees. Answered by a text or nothing.
+    Process {
+        /// Which.
+        container: ContainerId,
     },
     /// Compare with the lists sent before. Answered by names.
     Differs {

@@ -11,11 +11,13 @@ mod frame;
 mod image;
 mod message;
 mod probe;
+mod scout;
 mod serve;
 mod store;
 
 pub use container::DockerHelpers;
 pub(crate) use container::Pipes;
 pub use probe::HelperProbe;
+pub use scout::HelperScout;
 pub use serve::{serve, serve_in};
 pub use store::{Access, Connect, Connection, HelperSnapshotStore};

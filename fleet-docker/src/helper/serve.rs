@@ -147,6 +147,15 @@ impl<I: Read, O: Write> Helper<I, O> {
                     }
                 };
             }
+            Ask::Process { container } => {
+                return match super::scout::answer(&container) {
+                    Ok(found) => frame::write_json(&mut self.output, Tag::Done, &found),
+                    Err(error) => {
+                        let failure = Failure::of(PortErrorKind::Failed, &error);
+                        frame::write_json(&mut self.output, Tag::Failed, &failure)
+                    }
+                };
+            }
             Ask::Restore {
                 id,
                 instance,

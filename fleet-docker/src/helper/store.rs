@@ -43,6 +43,8 @@ pub enum Access {
     Read,
     /// Put data back.
     Write,
+    /// See the processes of the engine's host; no volumes.
+    Processes,
 }
 
 /// A running helper. Dropping it ends the helper.

@@ -1,8 +1,16 @@
 //! Logs, commands, events, orphans.
 
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::Duration;
 
-use fleet_core::ports::{ContainerRuntime as _, EngineEventKind, PortErrorKind};
+use async_trait::async_trait;
+use fleet_core::ids::ContainerId;
+use fleet_core::model::VolumeSource;
+use fleet_core::ports::{ContainerRuntime as _, EngineEventKind, PortError, PortErrorKind};
+use fleet_docker::Scout;
+use fleet_docker::helper::{Access, Connect, Connection, HelperScout, serve_in};
+use fleet_docker::volume::SnapshotOptions;
 use fleet_testkit::{Image, Lab, docker};
 use futures::StreamExt as _;
 
@@ -92,6 +100,59 @@ async fn events_arrive_from_the_call_on() {
     ] {
         assert!(seen.contains(&kind), "{kind:?} in {seen:?}");
     }
+}
+
+/// A helper in a thread of this process, which sees the host's processes.
+#[derive(Debug)]
+struct Thread;
+
+#[async_trait]
+impl Connect for Thread {
+    async fn connect(&self, _: &[VolumeSource], access: Access) -> Result<Connection, PortError> {
+        assert_eq!(access, Access::Processes);
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        std::thread::spawn(move || {
+            let folder = tempfile::tempdir().expect("a folder");
+            let output = theirs.try_clone().expect("a clone");
+            let folder = folder.path().join("snapshots");
+            serve_in(&folder, SnapshotOptions::default(), theirs, output)
+        });
+        Ok(Connection {
+            to: Box::new(ours.try_clone().expect("a clone")),
+            from: Box::new(ours),
+            keep: Box::new(()),
+        })
+    }
+}
+
+/// Says that there is always one.
+#[derive(Debug)]
+struct Pessimist;
+
+#[async_trait]
+impl Scout for Pessimist {
+    async fn process_of(&self, container: &ContainerId) -> Result<Option<String>, PortError> {
+        Ok(Some(container.short().to_owned()))
+    }
+}
+
+#[tokio::test]
+async fn a_helper_looks_at_the_processes_that_fleet_does_not_see() {
+    let lab = Lab::new("scout");
+    let web = lab
+        .run("web")
+        .start(&lab.import("app", &Image::new("1", "")));
+    let scout = HelperScout::new(Arc::new(Thread));
+    for _ in 0..2 {
+        let found = scout.process_of(&id(&web)).await.expect("asked");
+        assert!(found.is_some_and(|found| found.contains("/app")));
+    }
+    let blind = engine().await.with_scout(Arc::new(Pessimist));
+    assert_eq!(blind.orphan(&id(&web)).await.expect("asked"), None);
+    docker(&["stop", &web.id]);
+    assert_eq!(scout.process_of(&id(&web)).await.expect("asked"), None);
+    let orphan = blind.orphan(&id(&web)).await.expect("asked");
+    assert_eq!(orphan.as_deref(), Some(id(&web).short()));
 }
 
 #[tokio::test]
