@@ -116,6 +116,10 @@ impl Journal for SqliteStore {
         })
         .await
     }
+
+    fn is_broken(&self) -> bool {
+        self.takes_no_more()
+    }
 }
 
 /// Runs a query and converts every row.

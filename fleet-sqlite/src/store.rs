@@ -47,6 +47,8 @@ pub(crate) enum Failure {
     Refused(JournalError),
     /// The store of rollouts' own error: nothing is wrong with the store.
     RolloutRefused(RolloutStoreError),
+    /// Another fleet took over, or the file was replaced.
+    Overtaken(String),
     /// A row is not what it must be, or a value cannot be stored.
     Unfit(String),
 }
@@ -63,17 +65,18 @@ impl Failure {
     }
 
     fn breaks_the_store(&self) -> bool {
-        matches!(
-            self,
-            Self::Sqlite(error) if matches!(
+        match self {
+            Self::Sqlite(error) => matches!(
                 error.sqlite_error_code(),
                 Some(
                     ErrorCode::SystemIoFailure
                         | ErrorCode::DatabaseCorrupt
                         | ErrorCode::NotADatabase
                 )
-            )
-        )
+            ),
+            Self::Overtaken(_) => true,
+            Self::Refused(_) | Self::RolloutRefused(_) | Self::Unfit(_) => false,
+        }
     }
 }
 
@@ -181,6 +184,11 @@ impl SqliteStore {
         }
     }
 
+    /// Whether an earlier write failed so that nothing more is written until the store is opened again.
+    pub(crate) fn takes_no_more(&self) -> bool {
+        self.inner.broken.load(Ordering::Acquire)
+    }
+
     /// Reads every page of the file and compares its structure, which takes about a second per 200 MB. Empty if all
     /// is well, else what SQLite found.
     ///
@@ -250,7 +258,9 @@ impl SqliteStore {
         match error {
             tokio_rusqlite::Error::Error(Failure::Refused(error)) => Failed::Journal(error),
             tokio_rusqlite::Error::Error(Failure::RolloutRefused(error)) => Failed::Rollout(error),
-            tokio_rusqlite::Error::Error(Failure::Unfit(what)) => self.refused(op, &what),
+            tokio_rusqlite::Error::Error(Failure::Unfit(what) | Failure::Overtaken(what)) => {
+                self.refused(op, &what)
+            }
             tokio_rusqlite::Error::Error(Failure::Sqlite(source)) => {
                 let (path, why) = (self.inner.path.display(), open::meaning(&source));
                 Failed::Store(format!("failed to {op} in {path}: {why}"), Some(source))
@@ -282,11 +292,11 @@ fn check_lease(transaction: &Transaction<'_>, ours: i64) -> Result<(), Failure> 
         .optional()?;
     match newest {
         Some((epoch, _)) if epoch == ours => Ok(()),
-        Some((epoch, holder)) => Err(Failure::Unfit(format!(
+        Some((epoch, holder)) => Err(Failure::Overtaken(format!(
             "expected to hold the lease with epoch {ours}, found epoch {epoch} held by {holder}: another fleet took \
              over, this one must stop"
         ))),
-        None => Err(Failure::Unfit(format!(
+        None => Err(Failure::Overtaken(format!(
             "expected to hold the lease with epoch {ours}, found none: the file was replaced"
         ))),
     }

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use futures::future::{Either, join3, select};
+use futures::future::{Either, join, select};
 use futures::stream::StreamExt as _;
 use tokio::sync::watch;
 
@@ -26,7 +26,7 @@ use super::{Fleet, FleetError, Offer, Recovery, RecoveryOutcome, Tick, Waiting};
 use crate::detect::{PollSchedules, Poller};
 use crate::model::Channel;
 use crate::plan::rollout::SupersedePolicy;
-use crate::ports::{Clock, PortErrorKind, ProgressSink, StoredUpdate};
+use crate::ports::{Clock, JournalError, PortErrorKind, ProgressSink, StoredUpdate};
 use crate::record::{EventKind, NewEvent};
 use crate::update::{SagaError, Verdict, error_chain};
 
@@ -142,7 +142,7 @@ impl Daemon {
     /// Runs until [`Daemon::stop`].
     ///
     /// # Errors
-    /// The journal could not be read at the start.
+    /// The journal could not be read at the start, or takes no more writes until it is opened anew.
     ///
     /// # Cancel safety
     /// Dropping it is a crash: the next start recovers.
@@ -155,8 +155,9 @@ impl Daemon {
         let work = async {
             self.recover_first().await?;
             self.state.send_modify(|state| state.recovered = true);
-            join3(self.looking(), self.working(), self.watching()).await;
-            Ok(())
+            let beside = join(self.looking(), self.watching());
+            select(Box::pin(beside), Box::pin(self.working())).await;
+            Err(journal_is_broken())
         };
         match select(Box::pin(work), Box::pin(stopped)).await {
             Either::Left((ended, _)) => ended,
@@ -285,7 +286,7 @@ impl Daemon {
         next.map_or(TURN, |at| at.since(now).min(TURN))
     }
 
-    /// Update and record, after anything changed and now and then.
+    /// Update and record, after anything changed and now and then. Ends when the journal takes no more writes.
     async fn working(&self) {
         let mut woken = self.orchestrator.woken();
         loop {
@@ -295,6 +296,9 @@ impl Daemon {
                     Ok(self.orchestrator.run_due().await?)
                 })
                 .await;
+            }
+            if self.fleet.ports.update.journal.is_broken() {
+                return;
             }
             self.orchestrator.idle(&mut woken, TURN).await;
         }
@@ -430,6 +434,16 @@ impl Drop for Look<'_> {
             looks.poller.end(channel);
         }
     }
+}
+
+/// What the daemon ends with where going on is of no use. A new process opens the journal again, and recovers what this
+/// one could not finish.
+fn journal_is_broken() -> FleetError {
+    let message = "an earlier write failed and nothing more is written; a new start opens it again";
+    FleetError::Store(JournalError::Store {
+        message: message.to_owned(),
+        source: None,
+    })
 }
 
 /// Why a recovery came to nothing, if the engine could not be asked.

@@ -191,4 +191,10 @@ pub trait Journal: Send + Sync {
     /// # Errors
     /// [`JournalError::Store`].
     async fn deployed(&self) -> Result<Vec<Deployed>, JournalError>;
+
+    /// Whether nothing can be written any more until it is opened anew: after an input/output error, or because another
+    /// fleet took it. Whoever would go on for long ends, so that it is opened again.
+    fn is_broken(&self) -> bool {
+        false
+    }
 }

@@ -128,4 +128,8 @@ impl Journal for FakeJournal {
     async fn deployed(&self) -> Result<Vec<Deployed>, JournalError> {
         self.call("load what runs", "", self.store.deployed()).await
     }
+
+    fn is_broken(&self) -> bool {
+        self.store.is_broken()
+    }
 }

@@ -319,6 +319,10 @@ impl Journal for MemoryStore {
     async fn deployed(&self) -> Result<Vec<Deployed>, JournalError> {
         Ok(self.lock().deployed.values().cloned().collect())
     }
+
+    fn is_broken(&self) -> bool {
+        self.lock().broken
+    }
 }
 
 #[async_trait]

@@ -1,7 +1,7 @@
 //! How it ends, and how the next one goes on.
 
 use fleet_core::engine::UpdateRequest;
-use fleet_core::testing::{Fault, FaultPlan};
+use fleet_core::testing::{Fault, FaultPlan, WriteFault};
 
 use super::*;
 
@@ -171,4 +171,32 @@ fn somebody_who_waits_for_a_rollout_hears_at_once_that_the_daemon_finished_it() 
         assert_eq!(waited.rollout.state.tally().committed, 1);
     });
     assert!(world.host.clock().monotonic() < Duration::from_secs(20));
+}
+
+#[test]
+fn a_journal_that_takes_no_more_ends_it_and_the_next_start_finishes_what_was_open() {
+    let world = World::new().with_channels(&["canary"]);
+    world.publish("canary:1", "2");
+    let process = world.process();
+    let breaks = async {
+        world
+            .until("a parked container", || has(&world, ".fleet-p-"))
+            .await;
+        world.store.inject(1, WriteFault::Broken);
+        world.pass(minutes(5)).await;
+    };
+    let both = select(Box::pin(process.daemon.run()), Box::pin(breaks));
+    let ended = match world.host.drive(both).expect("nothing kills it") {
+        Either::Left((ended, _)) => ended,
+        Either::Right(_) => panic!("it goes on although nothing can be written"),
+    };
+    let error = ended.expect_err("it did not end well").to_string();
+    assert!(error.contains("nothing more is written"), "{error}");
+    assert!(world.host.clock().monotonic() < minutes(2));
+    drop(process);
+    world.store.heal();
+    world.beside(async {
+        world.until("order", || world.names() == ["canary"]).await;
+    });
+    assert!(world.host.container("canary").unwrap().is_up());
 }

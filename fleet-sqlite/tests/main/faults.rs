@@ -149,6 +149,7 @@ async fn write_until_full(path: &Path) {
     child::say(&error.to_string());
     let again = store.append(&update_id(1), rows(row, vec![])).await;
     child::say(&again.unwrap_err().to_string());
+    assert!(store.is_broken(), "a daemon must know that it has to end");
     child::say(&store.load_open().await.is_ok().to_string());
 }
 
