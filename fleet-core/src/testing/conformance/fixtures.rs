@@ -5,7 +5,6 @@ use crate::ids::{
 };
 use crate::image::{Digest, ImageRef};
 use crate::model::{HealthSpec, Release, SnapshotChoice};
-use crate::plan::Companion;
 use crate::plan::rollout::RolloutState;
 use crate::plan::strategy::{FailureBudget, StrategySpec, WaveGate};
 use crate::plan::{
@@ -216,16 +215,8 @@ pub fn rollout(n: u8, total: u32) -> (RolloutPlan, RolloutState) {
         failed_before: false,
         unhealthy_before: place == 1,
         own: false,
-        reference: place.is_multiple_of(3).then_some(0),
-        with: match place {
-            2 => vec![Companion {
-                instance: instance("beside"),
-                from: Some(0),
-                to: 1,
-                reference: None,
-            }],
-            _ => Vec::new(),
-        },
+        reference: None,
+        with: Vec::new(),
     };
     let plan = RolloutPlan {
         schema: RolloutPlan::SCHEMA,
@@ -255,7 +246,7 @@ pub fn rollout(n: u8, total: u32) -> (RolloutPlan, RolloutState) {
             windows: vec!["Sun 02:00-05:00".to_owned()],
         }],
         channels: Vec::new(),
-        references: vec!["registry.example/app:1".parse().expect("a reference")],
+        references: Vec::new(),
         members: (0..total).map(member).collect(),
         waves: vec![
             PlannedWave {

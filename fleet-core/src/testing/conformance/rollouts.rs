@@ -2,7 +2,8 @@
 
 use futures::future::join_all;
 
-use super::fixtures::{at, event, rollout, rollout_id, update_id};
+use super::fixtures::{at, event, instance, rollout, rollout_id, update_id};
+use crate::plan::Companion;
 use crate::plan::rollout::{Ending, Hold, HoldKind, MemberState, Phase, RolloutState, WavePhase};
 use crate::ports::{EventFilter, EventStore, RolloutStore, RolloutStoreError};
 
@@ -41,7 +42,17 @@ async fn an_empty_store_has_none(store: &impl RolloutStore) {
 async fn rollouts_read_back_as_written<S: RolloutStore + EventStore>(store: &S) {
     // More than nine, so that an order by text would show.
     for (n, total) in [(1, 12), (2, 0)] {
-        let (plan, state) = rollout(n, total);
+        let (mut plan, state) = rollout(n, total);
+        plan.references = vec!["registry.example/team/app:0".parse().unwrap()];
+        if let Some(member) = plan.members.get_mut(1) {
+            member.reference = Some(0);
+            member.with = vec![Companion {
+                instance: instance("beside"),
+                from: Some(0),
+                to: 1,
+                reference: None,
+            }];
+        }
         store.create(&plan, &state, vec![event(n)]).await.unwrap();
         let kept = store.load(&rollout_id(n)).await.unwrap().unwrap();
         assert_eq!((kept.plan, kept.state, kept.generation), (plan, state, 1));
