@@ -205,6 +205,7 @@ impl Phase {
         let facts = Facts {
             candidate: Some(new.id.clone()),
             started_at: new.started_at,
+            started_by_others: Some(true),
             ..Facts::default()
         };
         Self::Started {

@@ -100,6 +100,9 @@ pub struct Facts {
     /// Start of the new container's run, as the engine says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
+    /// Somebody else started the new container: the row of its start is none of fleet's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_by_others: Option<bool>,
     /// Until when the gate may take.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gate_deadline: Option<Deadline>,
@@ -364,6 +367,7 @@ impl Facts {
             snapshot,
             start_refused,
             started_at,
+            started_by_others,
             gate_deadline,
             first_pass_at,
             restored,

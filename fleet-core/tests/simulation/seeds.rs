@@ -134,6 +134,14 @@ fn seeds_that_found_a_bug_hold() {
             "an engine that was restarted while it answered was taken for somebody who restarted the container",
         ),
         (
+            702_043,
+            "a checker asked for the snapshot of a stop before which somebody had started the new container",
+        ),
+        (
+            701_134,
+            "a row that takes note of somebody's start of the new container was taken for fleet's own start",
+        ),
+        (
             1_795_707_273_003_233,
             "the new container was started beside a process of the old one that the engine lost",
         ),

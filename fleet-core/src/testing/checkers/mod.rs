@@ -311,8 +311,9 @@ impl Checker {
 
     fn row_is_legal(&mut self, entry: &Entry) -> Checked {
         match &entry.phase {
-            Phase::Started { step, .. } => {
-                if *step == Step::Start {
+            Phase::Started { step, input } => {
+                // A row may take note of what somebody else started.
+                if *step == Step::Start && input["started_by_others"] != true {
                     let need = |step| self.done.contains(&step);
                     let volumes = !self.volumes_before.is_empty();
                     let safe = need(Step::Snapshot) || !volumes;
