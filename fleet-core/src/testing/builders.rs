@@ -352,6 +352,16 @@ impl FakeHost {
         self.machine().acks.len()
     }
 
+    /// The program of this container's image behaves so from now on: something that it needs went away.
+    pub fn changes(&self, name: &str, workload: Workload) {
+        let mut machine = self.machine();
+        let image = machine.containers.iter().find(|ctr| ctr.name == name);
+        let image = image.map(|ctr| ctr.image_id.clone());
+        if let Some(image) = image.and_then(|image| machine.images.get_mut(&image)) {
+            image.workload = workload;
+        }
+    }
+
     /// Lets time pass, with everything that is due in it.
     pub fn pass(&self, time: Duration) {
         self.clock().advance(time);

@@ -198,3 +198,33 @@ fn before_the_stop_the_new_container_is_withdrawn_and_the_old_one_serves_on() {
     assert_eq!((web.id, web.started_at), (before.id, before.started_at));
     assert_eq!(world.names(), ["web"]);
 }
+
+/// An update to a release that passes its gate, ends a while later, and does not come up again; fleet dies between the two.
+#[test]
+fn what_ended_after_its_gate_is_gated_again_before_the_commit() {
+    for point in ["arm.before", "arm.after", "commit.before"] {
+        let world = World::with_web();
+        let passes_and_ends = Workload {
+            exits_after: Some((std::time::Duration::from_secs(20), 1)),
+            migration: Migration::Destroys,
+            ..Workload::healthy("2")
+        };
+        world.publish("app:2", passes_and_ends);
+        let world = with_journal(&world, &world.store.clone());
+        world.host.set_faults(FaultPlan {
+            die_at_point: Some(point.to_owned()),
+            ..FaultPlan::default()
+        });
+        let wish = request("web", "app:2");
+        let ended = world.host.drive(world.fleet.update(&wish, &NoProgress));
+        assert!(ended.is_none(), "it died");
+        world.host.pass(std::time::Duration::from_secs(60));
+        world.host.changes("web", Workload::unhealthy("2"));
+        let (ended, found) = recover(&world);
+        assert_eq!(ended, Some(Outcome::RolledBack), "{point}: {found}");
+        let web = world.host.container("web").expect("it is back");
+        assert_eq!((web.image.as_str(), web.is_up()), ("app:1", true));
+        assert_eq!(schema(&world), b"1", "{point}");
+        assert_eq!(world.names(), ["web"], "{point}");
+    }
+}

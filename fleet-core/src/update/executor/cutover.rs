@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::super::state::SnapshotFact;
-use super::super::{Cause, Facts, Fault, Step};
+use super::super::{Facts, Step};
 use super::Run;
 use super::error::{StepError, blame_release_if_invalid};
+use super::gate::runs;
 use super::look::{infrastructure, stuck};
 use crate::model::{Consistency, Container, RestartPolicy};
 use crate::ports::{Names, PortErrorKind};
@@ -14,6 +15,8 @@ use crate::ports::{Names, PortErrorKind};
 pub(super) const HOOK_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long a stop that timed out may go on before it counts as failed.
 const STOP_GOES_ON: Duration = Duration::from_secs(60);
+/// How often a new container is gated again that went down between its gate and its arming.
+const ARM_TRIES: u32 = 2;
 
 impl Run<'_> {
     pub(super) async fn disarm(&mut self, member: usize) -> Result<Facts, StepError> {
@@ -256,6 +259,39 @@ impl Run<'_> {
 
     pub(super) async fn arm(&mut self, member: usize) -> Result<Facts, StepError> {
         let policy = self.frozen(member)?.container.restart_policy;
+        let mut facts = Facts::default();
+        for _ in 0..ARM_TRIES {
+            let new = self.new_in_its_place(member).await?;
+            if self.runs_ungated(member, &new) {
+                facts = self.gate_again(member, &new).await?;
+                self.state.members[member].facts.started_at = facts.started_at;
+            }
+            let new = self.new_in_its_place(member).await?;
+            if new.restart_policy != policy {
+                self.ports
+                    .runtime
+                    .set_restart_policy(&new.id, policy)
+                    .await?;
+            }
+            let new = self.new_in_its_place(member).await?;
+            if self.state.forced_forward && self.state.was_running(member) && !new.is_up() {
+                // A person decided that it runs.
+                self.ports.runtime.start(&new.id).await?;
+                self.watch.ours(&new.id);
+            }
+            // A reboot or a restart of the engine just before the policy was set leaves it down, or as another run.
+            if !self.runs_ungated(member, &new) {
+                return Ok(facts);
+            }
+        }
+        Err(infrastructure(
+            "the new container was taken down again and again after it had passed",
+        ))
+    }
+
+    /// The new container under the instance's name, and no other version beside it: events may have been missed while
+    /// the engine was away.
+    async fn new_in_its_place(&self, member: usize) -> Result<Container, StepError> {
         let gone = || StepError::Diverged("the new container was removed by somebody else".into());
         let new = self.new_container(member).await?.ok_or_else(gone)?;
         let name = self.state.plan.members[member].instance.name.as_str();
@@ -265,33 +301,26 @@ impl Run<'_> {
                 new.name
             )));
         }
-        // The last look before the commit: events may have been missed while the engine was away.
-        if let Some(other) = self.version_beside(&new.id).await? {
-            return Err(StepError::Diverged(other));
+        match self.version_beside(&new.id).await? {
+            Some(other) => Err(StepError::Diverged(other)),
+            None => Ok(new),
         }
-        if new.restart_policy != policy {
-            self.ports
-                .runtime
-                .set_restart_policy(&new.id, policy)
-                .await?;
-        }
-        let new = self.new_container(member).await?.ok_or_else(gone)?;
-        if self.state.was_running(member) && !new.is_up() {
-            // Only a reboot or an engine restart after the gate leaves it down: its policy was `no` until now.
-            if self.state.recoveries == 0 && !self.engine_lost && !self.watch.lost() {
-                return Err(StepError::Failed(Cause::new(
-                    Fault::Release,
-                    "the new container ended after it had passed",
-                )));
-            }
-            self.ports.runtime.start(&new.id).await?;
-            self.watch.ours(&new.id);
-        }
-        Ok(Facts::default())
     }
 
-    /// The commit has no effect outside the journal: its rows are the effect.
-    pub(super) fn commit(&mut self) -> Result<Facts, StepError> {
+    /// The commit has no effect outside the journal: its rows are the effect. What another process armed may have gone down
+    /// since; before the commit any doubt leads back.
+    pub(super) async fn commit(&mut self) -> Result<Facts, StepError> {
+        if self.state.recoveries > 0 && !self.state.forced_forward {
+            for member in 0..self.state.members.len() {
+                let new = self.new_container(member).await?;
+                let up = new.as_ref().is_some_and(runs);
+                if self.state.was_running(member) && !up {
+                    return Err(infrastructure(
+                        "the new container went down before the commit, while fleet was dead",
+                    ));
+                }
+            }
+        }
         Ok(Facts::default())
     }
 }

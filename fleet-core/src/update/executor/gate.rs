@@ -12,7 +12,7 @@ use super::super::{Cause, Facts, Fault};
 use super::Run;
 use super::error::{StepError, chain};
 use crate::ids::ContainerId;
-use crate::model::{Container, EngineHealth, HealthSpec};
+use crate::model::{Container, EngineHealth, HealthSpec, RestartPolicy, RunState};
 use crate::ports::{PortErrorKind, ProbeTarget, ProbeVerdict, Progress};
 use crate::time::Timestamp;
 
@@ -36,6 +36,18 @@ enum Answer {
 /// What the gate learned when it passed.
 pub(super) struct Passed {
     first_pass_at: Timestamp,
+    /// Start of the run that passed.
+    run: Option<Timestamp>,
+}
+
+impl Passed {
+    fn facts(&self) -> Facts {
+        Facts {
+            first_pass_at: Some(self.first_pass_at),
+            started_at: self.run,
+            ..Facts::default()
+        }
+    }
 }
 
 impl Run<'_> {
@@ -80,10 +92,53 @@ impl Run<'_> {
         let spec = self.state.plan.members[member].health.clone();
         let left = self.time_left(member, spec.timeout);
         let passed = self.gate(&new.id, &spec, left, &mut true).await?;
-        Ok(Facts {
-            first_pass_at: Some(passed.first_pass_at),
-            ..Facts::default()
-        })
+        Ok(passed.facts())
+    }
+
+    /// Whether the run that passed the gate is not the one that there is now.
+    pub(super) fn runs_ungated(&self, member: usize, new: &Container) -> bool {
+        let gated = self.state.was_running(member) && !self.state.forced_forward;
+        gated && (!runs(new) || new.started_at != self.facts(member).started_at)
+    }
+
+    /// A run that the gate did not see, since engine or host restarted, or the container ended, after it had passed: it
+    /// proves anew that it is well, under no restart policy, which would hide a crash.
+    pub(super) async fn gate_again(
+        &mut self,
+        member: usize,
+        new: &Container,
+    ) -> Result<Facts, StepError> {
+        let runs = runs(new);
+        let incident = self.state.recoveries > 0 || self.engine_lost || self.watch.lost();
+        if !runs && !incident {
+            return Err(StepError::Failed(Cause::new(
+                Fault::Release,
+                "the new container ended after it had passed",
+            )));
+        }
+        if new.restart_policy != RestartPolicy::No {
+            self.ports
+                .runtime
+                .set_restart_policy(&new.id, RestartPolicy::No)
+                .await?;
+        }
+        if !runs {
+            // Its policy may be about to start it once more.
+            self.stop_container(new, None).await?;
+            if let Some(orphan) = self.ports.runtime.orphan(&new.id).await? {
+                return Err(StepError::Stuck(format!(
+                    "a process of the container lives on without the engine: {orphan}"
+                )));
+            }
+            self.ports.runtime.start(&new.id).await?;
+            self.watch.ours(&new.id);
+        }
+        let spec = self.state.plan.members[member].health.clone();
+        let mut may_restart = runs;
+        let passed = self
+            .gate(&new.id, &spec, spec.timeout, &mut may_restart)
+            .await?;
+        Ok(passed.facts())
     }
 
     /// Time left until the recorded deadline. A clock that jumped may not stretch it.
@@ -125,7 +180,10 @@ impl Run<'_> {
                     });
                     let healthy = self.ports.clock.monotonic().saturating_sub(since);
                     if passes >= spec.passes && healthy >= spec.min_healthy {
-                        return Ok(Passed { first_pass_at: at });
+                        return Ok(Passed {
+                            first_pass_at: at,
+                            run: run_of,
+                        });
                     }
                 }
                 Ok(Answer::NotYet(reason)) => {
@@ -311,6 +369,11 @@ impl Run<'_> {
             Err(error) => Ok(self.wait_for_engine(super::Step::Gate, &error).await?),
         }
     }
+}
+
+/// Whether it runs, and is not between two runs of its policy.
+pub(super) fn runs(container: &Container) -> bool {
+    container.is_up() && container.state != RunState::Restarting
 }
 
 /// What the engine itself says of a running container.

@@ -238,7 +238,7 @@ impl Run<'_> {
             Step::Start => self.start(member).await,
             Step::Gate => self.gate_new(member).await,
             Step::Arm => self.arm(member).await,
-            Step::Commit => self.commit(),
+            Step::Commit => self.commit().await,
             Step::PostHook => self.post_hook(member).await,
             Step::CleanUp => self.clean_up().await,
             Step::StopNew => self.stop_new(member).await,
