@@ -9,7 +9,7 @@ use crate::image::Digest;
 use crate::model::Channel;
 use crate::ports::Availability;
 use crate::record::{EventKind, NewEvent};
-use crate::update::Outcome;
+use crate::update::{Outcome, UpdateState};
 
 /// How far back an instance's updates are looked at to notice a tag that moved back.
 const HISTORY: u32 = 20;
@@ -124,19 +124,27 @@ impl Fleet {
         Ok(known)
     }
 
-    /// Digests that committed on an instance before the one that runs now.
+    /// What an instance ran before what runs now, as far as updates of fleet brought it there or took it away: digests
+    /// and image ids.
     async fn former(&self, instance: &InstanceId) -> Result<Vec<Digest>, FleetError> {
         let history = self.ports.update.journal.history(instance, HISTORY).await?;
         let committed = history
             .into_iter()
-            .filter(|update| update.outcome == Some(Outcome::Committed))
-            .filter_map(|update| {
-                let members = update.plan.members.into_iter();
-                let mut ours = members.filter(|member| member.instance == *instance);
-                Some(ours.next()?.target?.image.digest)
-            });
+            .filter(|update| update.outcome == Some(Outcome::Committed));
+        let mut brought = Vec::new();
+        let mut left = Vec::new();
+        for update in committed {
+            let state = UpdateState::replay(update.plan, &update.entries);
+            let members = state.plan.members.iter().zip(&state.members);
+            for (member, found) in members.filter(|(member, _)| member.instance == *instance) {
+                let target = member.target.as_ref();
+                brought.extend(target.map(|target| target.image.digest.clone()));
+                let before = found.facts.frozen.as_ref().map(|it| &it.container.image_id);
+                left.extend(before.and_then(|id| id.as_str().parse::<Digest>().ok()));
+            }
+        }
         // Newest first: the first one is what runs.
-        Ok(committed.skip(1).collect())
+        Ok(brought.into_iter().skip(1).chain(left).collect())
     }
 }
 

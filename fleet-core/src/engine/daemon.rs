@@ -20,8 +20,8 @@ use futures::future::{Either, join, select};
 use futures::stream::StreamExt as _;
 use tokio::sync::watch;
 
+use super::offers::{Looked, still_stands};
 use super::rollout::Orchestrator;
-use super::tick::Looked;
 use super::{Fleet, FleetError, Offer, Recovery, RecoveryOutcome, Tick, Waiting};
 use crate::detect::{PollSchedules, Poller};
 use crate::model::Channel;
@@ -210,17 +210,43 @@ impl Daemon {
             let is_due = |channel: &Channel| due.contains(channel);
             let looked = self.fleet.look(&self.tick(), &is_due).await;
             look.end(looked.is_ok());
-            self.keep_waiting(looked?);
+            let looked = looked?;
+            self.drop_waiting(|offer| {
+                is_due(&offer.channel) && !still_stands(offer, &looked.findings)
+            });
+            self.keep_waiting(looked);
         }
         let ripe = self.ripe();
         if !ripe.is_empty() {
-            let looked = self.fleet.open_rollouts(&self.tick(), ripe.clone()).await?;
+            let looked = self
+                .fleet
+                .open_what_waited(&self.tick(), ripe.clone())
+                .await?;
             self.looks()
                 .waiting
                 .retain(|waiting| !ripe.contains(&waiting.offer));
+            self.look_again(&looked.gone);
             self.keep_waiting(looked);
         }
         Ok(())
+    }
+
+    /// What waited and is not there any more: the channel is asked what is there instead.
+    fn look_again(&self, gone: &[Offer]) {
+        for offer in gone {
+            tracing::info!(release = %offer.release, "withdrawn while it waited");
+            self.looks().poller.take_back(&offer.channel);
+        }
+    }
+
+    fn drop_waiting(&self, is_over: impl Fn(&Offer) -> bool) {
+        self.looks().waiting.retain(|waiting| {
+            let over = is_over(&waiting.offer);
+            if over {
+                tracing::info!(release = %waiting.offer.release, "no longer offered while it waited");
+            }
+            !over
+        });
     }
 
     /// Looks which channels there are, unless that was seen a moment ago.

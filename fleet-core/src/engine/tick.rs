@@ -3,19 +3,19 @@
 //! A tick is idempotent and takes no hint about what changed: everything follows from the stores and from the fleet as
 //! it is. A timer, an engine event or a command may wake it sooner; none of them is needed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use super::rollout::{Detected, Orchestrator, RolloutError, StartRequest, Started};
+use super::offers::{Looked, Waiting, offers};
+use super::rollout::{Orchestrator, RolloutError};
 use super::{Fleet, FleetError, Recovery, Target};
 use crate::detect::Finding;
 use crate::ids::RolloutId;
 use crate::image::{ImageRef, PinnedImage};
 use crate::model::Channel;
-use crate::plan::rollout::{Decision, SupersedePolicy};
+use crate::plan::rollout::SupersedePolicy;
 use crate::plan::strategy::StrategySpec;
 use crate::plan::{Limits, PlannerSettings};
 use crate::ports::{Availability, ProgressSink, StoredUpdate};
-use crate::time::Timestamp;
 use crate::update::Verdict;
 
 /// What a tick needs beside the fleet.
@@ -53,36 +53,6 @@ pub struct Ticked {
     pub waiting: Vec<Waiting>,
 }
 
-/// A release that is offered to the instances of a channel.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Offer {
-    /// The release.
-    pub release: PinnedImage,
-    /// The channel whose instances it is offered to.
-    pub channel: Channel,
-    /// When fleet saw it first.
-    pub first_seen: Timestamp,
-}
-
-/// A release for which no rollout was opened now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Waiting {
-    /// The release.
-    pub offer: Offer,
-    /// Why, for people.
-    pub why: String,
-    /// From when on it is worth another try without asking a registry; none: not before it is found again.
-    pub again_at: Option<Timestamp>,
-}
-
-/// What detection and planning did.
-#[derive(Debug, Default)]
-pub(super) struct Looked {
-    pub(super) findings: Vec<Finding>,
-    pub(super) opened: Vec<RolloutId>,
-    pub(super) waiting: Vec<Waiting>,
-}
-
 impl Fleet {
     /// Recovers, asks what is new, opens rollouts for what is offered, and brings all rollouts as far as they may go
     /// now. One whole cycle; [`super::Daemon`] takes the same stages each at its own time.
@@ -96,6 +66,7 @@ impl Fleet {
             findings,
             opened,
             waiting,
+            ..
         } = self.look(tick, &|_| true).await?;
         // 3. update, and 4. record: each change is written with its events.
         tick.orchestrator.run_due().await?;
@@ -117,6 +88,7 @@ impl Fleet {
         // 1. detect
         let findings = self.check_those(tick.actor, is_due).await?;
         // 2. plan
+        self.take_back_withdrawn(tick, &findings).await?;
         let looked = self.open_rollouts(tick, offers(&findings)).await?;
         Ok(Looked { findings, ..looked })
     }
@@ -166,59 +138,6 @@ impl Fleet {
         Ok(release.image)
     }
 
-    /// One rollout for each release that is offered to a channel, if it is its time.
-    pub(super) async fn open_rollouts(
-        &self,
-        tick: &Tick<'_>,
-        offers: Vec<Offer>,
-    ) -> Result<Looked, FleetError> {
-        let strategy = self.default_strategy().await?;
-        let limits = self.default_limits().await?;
-        let needs_approval = self.planner_settings().await?.needs_approval;
-        let mut looked = Looked::default();
-        for offer in offers {
-            let request = StartRequest {
-                released_at: Some(offer.first_seen),
-                strategy: strategy.clone(),
-                limits,
-                needs_approval,
-                ..StartRequest::new(tick.actor, offer.release.clone())
-            };
-            let (why, again_at) = match tick
-                .orchestrator
-                .detected(
-                    request,
-                    Some(offer.channel.clone()),
-                    offer.first_seen,
-                    tick.supersede,
-                )
-                .await
-            {
-                Ok(Detected::Started(Started::Opened(plan))) => {
-                    looked.opened.push(plan.id());
-                    continue;
-                }
-                Ok(Detected::Started(Started::NothingToDo(_))) => continue,
-                Ok(Detected::Decided(decision)) => {
-                    let again_at = match decision {
-                        Decision::WaitUntil(at) => Some(at),
-                        Decision::WaitFor { .. } => Some(offer.first_seen),
-                        _ => None,
-                    };
-                    (decision.to_string(), again_at)
-                }
-                // A release that cannot be planned does not keep the others from being rolled out.
-                Err(error) => (crate::update::error_chain(&error), None),
-            };
-            looked.waiting.push(Waiting {
-                offer,
-                why,
-                again_at,
-            });
-        }
-        Ok(looked)
-    }
-
     /// The strategy of rollouts that nobody chose one for, see [`StrategySpec::of_settings`].
     ///
     /// # Errors
@@ -245,23 +164,4 @@ impl Fleet {
         let settings = self.ports.settings.settings().await?;
         Ok(Limits::of_settings(&settings).map_err(RolloutError::from)?)
     }
-}
-
-/// Releases that are offered to each channel, with the instant at which fleet saw them first.
-fn offers(findings: &[Finding]) -> Vec<Offer> {
-    let mut releases = BTreeMap::new();
-    for finding in findings.iter().filter(|finding| finding.is_offered()) {
-        if let (Some(image), Some(digest)) = (&finding.image, &finding.digest) {
-            let first = releases
-                .entry((image.clone(), digest.clone(), finding.channel.clone()))
-                .or_insert(finding.first_seen);
-            *first = finding.first_seen.min(*first);
-        }
-    }
-    let offer = |((image, digest, channel), first_seen): ((ImageRef, _, _), _)| Offer {
-        release: image.pinned(digest),
-        channel,
-        first_seen,
-    };
-    releases.into_iter().map(offer).collect()
 }

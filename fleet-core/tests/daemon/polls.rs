@@ -35,12 +35,8 @@ fn each_channel_is_asked_in_its_own_interval_and_no_other_with_it() {
 }
 
 #[test]
-fn what_is_found_waits_for_quiet_and_is_rolled_out_without_another_question() {
-    let world = World {
-        supersede: SupersedePolicy::default(),
-        ..World::new()
-    }
-    .with_channels(&["stable"]);
+fn what_is_found_waits_for_quiet_and_is_asked_for_once_more() {
+    let world = quiet(minutes(5)).with_channels(&["stable"]);
     world.beside(async {
         world.pass(minutes(1)).await;
         world.publish("stable:1", "2");
@@ -55,9 +51,145 @@ fn what_is_found_waits_for_quiet_and_is_rolled_out_without_another_question() {
         let waited = world.host.clock().monotonic() - found_after;
         assert!(waited >= minutes(5) && waited <= minutes(7), "{waited:?}");
     });
-    // The question of the update itself names the digest.
+    // Two polls, and whether it is still there. The question of the update itself names the digest.
     let asked = world.asked("stable");
-    assert_eq!(asked.len(), 2, "{asked:?}");
+    assert_eq!(asked.len(), 3, "{asked:?}");
+}
+
+/// A world in which a release must have been the newest for so long.
+fn quiet(quiet_period: Duration) -> World {
+    let supersede = SupersedePolicy {
+        quiet_period,
+        ..SupersedePolicy::default()
+    };
+    World {
+        supersede,
+        ..World::new()
+    }
+}
+
+#[test]
+fn what_is_withdrawn_while_it_waits_is_not_rolled_out() {
+    let world = quiet(minutes(5)).with_channels(&["stable"]);
+    world.beside(async {
+        world.pass(minutes(1)).await;
+        world.publish("stable:1", "2");
+        world
+            .until("a new release", || world.count("update.available") == 1)
+            .await;
+        world.pass(minutes(2)).await;
+        world.host.publish(image("stable:1"));
+        world.pass(minutes(20)).await;
+    });
+    assert_eq!(world.count("rollout.planned"), 0, "{:?}", world.events());
+    // Two polls, whether it is still there, and what is there instead.
+    let asked = world.asked("stable");
+    assert_eq!(asked.len(), 4, "{asked:?}");
+}
+
+#[test]
+fn what_comes_while_another_waits_is_rolled_out_in_its_place_and_soon() {
+    let world = quiet(minutes(5)).with_channels(&["stable"]);
+    world.beside(async {
+        world.pass(minutes(1)).await;
+        world.publish("stable:1", "2");
+        world
+            .until("a new release", || world.count("update.available") == 1)
+            .await;
+        world.pass(minutes(2)).await;
+        world.publish("stable:1", "3");
+        world
+            .until("an update", || world.count("update.committed") == 1)
+            .await;
+    });
+    assert!(world.host.clock().monotonic() < minutes(45));
+    assert_eq!(world.count("rollout.planned"), 1);
+    let newest = image("stable:1").runs(Workload::healthy("3"));
+    assert!(runs(&world, "stable", &world.host.load(newest)));
+}
+
+#[test]
+fn a_poll_that_finds_it_withdrawn_drops_what_waits() {
+    let world = quiet(minutes(60)).with_channels(&["canary"]);
+    world.beside(async {
+        world.pass(minutes(1)).await;
+        world.publish("canary:1", "2");
+        world
+            .until("a new release", || world.count("update.available") == 1)
+            .await;
+        world.host.publish(image("canary:1"));
+        world.pass(minutes(120)).await;
+    });
+    assert_eq!(world.count("rollout.planned"), 0, "{:?}", world.events());
+    // The polls, and no other question.
+    check_gaps(&world.asked("canary"), 300.0, 361.0);
+}
+
+#[test]
+fn a_registry_that_cannot_say_whether_it_is_still_there_is_asked_again() {
+    let world = quiet(minutes(5)).with_channels(&["stable"]);
+    let down = FaultPlan {
+        at_op: [(
+            "ask the registry",
+            Fault::Refuse(fleet_core::ports::PortErrorKind::Unreachable),
+        )]
+        .into(),
+        ..FaultPlan::default()
+    };
+    world.publish("stable:1", "2");
+    world.beside(async {
+        world
+            .until("a new release", || world.count("update.available") == 1)
+            .await;
+        world.host.set_faults(down);
+        world.pass(minutes(8)).await;
+        assert_eq!(world.count("rollout.planned"), 0);
+        world.host.set_faults(FaultPlan::default());
+        world
+            .until("an update", || world.count("update.committed") == 1)
+            .await;
+    });
+    assert!(world.host.clock().monotonic() < minutes(20));
+}
+
+#[test]
+fn a_release_that_is_withdrawn_in_mid_rollout_is_taken_back() {
+    let world = World::new();
+    world.host.load(image("app:1"));
+    for name in ["one", "two", "three"] {
+        world.host.run(follower(name, "canary").image("app:1"));
+    }
+    world.beside(async {
+        world.pass(minutes(1)).await;
+        world.publish("app:1", "2");
+        world
+            .until("an update", || world.count("update.committed") == 1)
+            .await;
+        world.host.publish(image("app:1"));
+        world
+            .until("its end", || world.count("rollout.aborted") == 1)
+            .await;
+        world
+            .until("the way back", || world.count("update.committed") == 2)
+            .await;
+        world.pass(minutes(20)).await;
+    });
+    // The one that had the release is back, and nobody else ever got it.
+    assert_eq!(world.count("update.started"), 2, "{:?}", world.events());
+    let old = world.host.load(image("app:1"));
+    for name in ["one", "two", "three"] {
+        assert!(runs(&world, name, &old), "{name}");
+    }
+}
+
+fn runs(world: &World, name: &str, release: &Release) -> bool {
+    let container = world.host.container(name).expect("it is there");
+    let id = container.image_id.as_str();
+    let of = [
+        Some(&release.platform_digest),
+        release.config_digest.as_ref(),
+    ];
+    of.into_iter().flatten().any(|digest| digest.as_str() == id)
 }
 
 #[test]

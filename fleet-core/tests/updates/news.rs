@@ -1,11 +1,13 @@
 //! What is new in a release, as far as it can be had.
 
+use fleet_core::detect::{Hold, Verdict};
 use fleet_core::notify::changelog::{CHANGELOG_BYTES_MAX, Changelog};
 use fleet_core::record::EventKind;
 use fleet_core::testing::{ImageBuilder, Workload, image};
+use fleet_core::update::Outcome;
 use serde_json::json;
 
-use super::{World, probed};
+use super::{World, assert_outcome, probed};
 
 const PATH: &str = "/app/changelogs/latest.json";
 
@@ -95,4 +97,17 @@ fn what_was_not_pulled_tells_by_its_annotations_alone() {
         .unwrap()
         .unwrap();
     assert_eq!(news(&world).unwrap().version, "2.2");
+}
+
+#[test]
+fn a_tag_that_goes_back_to_what_ran_before_fleet_came_is_not_offered() {
+    let world = World::with_web();
+    world.publish("app:1", Workload::healthy("2"));
+    assert_outcome(&world.update("web", "app:1"), Outcome::Committed);
+    world.host.publish(image("app:1"));
+    let check = world.fleet.check("test");
+    let findings = world.host.drive(check).expect("nothing kills it");
+    let findings = findings.expect("the ports work");
+    let verdicts: Vec<_> = findings.iter().map(|finding| &finding.verdict).collect();
+    assert_eq!(verdicts, [&Verdict::Held(Hold::MovedBackwards)]);
 }

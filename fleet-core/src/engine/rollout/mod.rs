@@ -12,6 +12,7 @@
 //! and what ended unrecorded is in the journal. Of two orchestrators that want to change a rollout one wins, the other
 //! looks again. Nothing that is in flight is ever cut short by a hold, an abort, a window or a newer rollout.
 
+mod detected;
 mod error;
 mod facts;
 mod orchestrator;
@@ -21,10 +22,12 @@ mod start;
 mod updater;
 mod view;
 
+pub use detected::Detected;
+pub(in crate::engine) use detected::Prepared;
 pub use error::{RolloutError, StartError};
 pub use orchestrator::{Command, Orchestrator, Woken};
 pub use run::{Outlook, Waited};
-pub use start::{Detected, StartRequest, Started};
+pub use start::{StartRequest, Started};
 pub use updater::{
     FleetView, Happened, InstanceView, UpdateOrder, Updater, UpdaterError, update_end,
 };

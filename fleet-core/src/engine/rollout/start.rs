@@ -1,4 +1,4 @@
-//! How rollouts come to be: a person starts one, detection opens one, a failed one is tried again.
+//! How rollouts come to be: a person starts one, or a failed one is tried again.
 
 use std::collections::HashSet;
 
@@ -7,11 +7,8 @@ use super::facts;
 use super::orchestrator::Orchestrator;
 use super::updater::FleetView;
 use crate::ids::{InstanceId, RolloutId};
-use crate::image::{Digest, PinnedImage};
-use crate::model;
-use crate::plan::rollout::{
-    Channel, Decision, Ending, MemberState, Phase, RolloutState, SupersedePolicy, decide,
-};
+use crate::image::PinnedImage;
+use crate::plan::rollout::{Ending, MemberState, RolloutState};
 use crate::plan::strategy::StrategySpec;
 use crate::plan::{
     Asked, Candidate, Limits, PlanInput, PlannerSettings, Request, RolloutKind, RolloutPlan, check,
@@ -19,9 +16,6 @@ use crate::plan::{
 };
 use crate::ports::{RolloutStoreError, StoredRollout};
 use crate::time::Timestamp;
-
-/// Rollouts that are looked back at for what completed and what failed.
-const HISTORY: u32 = 100;
 
 /// What a new rollout shall be.
 #[derive(Debug, Clone, PartialEq)]
@@ -90,15 +84,6 @@ pub enum Started {
     Opened(Box<RolloutPlan>),
     /// No instance is to be updated; the plan says why.
     NothingToDo(Box<RolloutPlan>),
-}
-
-/// What became of a release that detection found.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Detected {
-    /// See [`Started`].
-    Started(Started),
-    /// No rollout is opened now.
-    Decided(Decision),
 }
 
 impl Orchestrator {
@@ -217,78 +202,17 @@ impl Orchestrator {
         Ok(Started::Opened(Box::new(plan)))
     }
 
-    /// Opens a rollout for a release that detection found, if it is its time. The same release again is no new rollout,
-    /// except over instances that no rollout of it was about.
-    ///
-    /// Over the instances of the `channel` whose poll found it, or of every channel if none is given. What goes on in
-    /// another channel neither keeps it back nor makes way for it; what failed there is not offered here.
-    ///
-    /// # Errors
-    /// As [`Orchestrator::start`]; a paused fleet is no error but holds every instance.
-    pub async fn detected(
+    pub(super) fn fresh(
         &self,
         request: StartRequest,
-        channel: Option<model::Channel>,
-        first_seen: Timestamp,
-        policy: SupersedePolicy,
-    ) -> Result<Detected, StartError> {
-        let history = self.store.list(HISTORY).await?;
-        let of_reference: Vec<&StoredRollout> = history
-            .iter()
-            .filter(|stored| stored.plan.kind == RolloutKind::Forward)
-            .filter(|stored| stored.plan.request.target.image == request.target.image)
-            .collect();
-        let (ours, others): (Vec<_>, Vec<_>) = of_reference
-            .iter()
-            .partition(|stored| is_about(stored, channel.as_ref()));
-        let request = StartRequest {
-            asked: Asked::ByDetection { channel },
-            ..request
-        };
-        let decision = decide_among(
-            &of_reference,
-            &ours,
-            &request.target.digest,
-            first_seen,
-            policy,
-            self.clock.now(),
-        );
-        let same_again = decision == Decision::Same
-            && ours.iter().all(|stored| stored.state.phase.is_terminal());
-        if !same_again && !matches!(decision, Decision::Open { .. }) {
-            return Ok(Detected::Decided(decision));
-        }
-        let view = self.updater.fleet().await?;
-        let mut candidates = self
-            .updater
-            .candidates(&request.target, &request.asked)
-            .await?;
-        // Those that came from another channel while it has them in its own rollout stay in that.
-        let elsewhere = others
-            .iter()
-            .filter(|stored| same_again || !stored.state.phase.is_terminal());
-        let here = ours.iter().filter(|_| same_again);
-        let known: HashSet<&InstanceId> = here
-            .chain(elsewhere)
-            .filter(|stored| stored.plan.request.target.digest == request.target.digest)
-            .flat_map(|stored| stored.plan.instances())
-            .collect();
-        candidates.retain(|candidate| !known.contains(&candidate.instance));
-        let started = self
-            .open(self.fresh(request, None, 1), &view, &candidates)
-            .await?;
-        Ok(match started {
-            Started::NothingToDo(_) if same_again => Detected::Decided(Decision::Same),
-            started => Detected::Started(started),
-        })
-    }
-
-    fn fresh(&self, request: StartRequest, parent: Option<RolloutId>, attempt: u32) -> Request {
+        parent: Option<RolloutId>,
+        attempt: u32,
+    ) -> Request {
         let id = RolloutId::new(self.clock.now(), self.entropy.bytes());
         request.into_request(id, parent, attempt)
     }
 
-    fn plan_of(
+    pub(super) fn plan_of(
         &self,
         mut request: Request,
         view: &FleetView,
@@ -328,10 +252,16 @@ impl Orchestrator {
             return Ok(Started::NothingToDo(Box::new(plan)));
         }
         let active = self.store.active().await?;
-        let overlapping: Vec<&StoredRollout> = active
-            .iter()
-            .filter(|other| other.plan.kind == RolloutKind::Forward && overlaps(&plan, other))
-            .collect();
+        self.open_planned(plan, &active).await
+    }
+
+    /// Opens a rollout in the place of the active ones over the same instances.
+    pub(super) async fn open_planned(
+        &self,
+        plan: RolloutPlan,
+        active: &[StoredRollout],
+    ) -> Result<Started, StartError> {
+        let overlapping = overlapping(&plan, active);
         let same = overlapping
             .iter()
             .find(|other| other.plan.request.target.digest == plan.request.target.digest);
@@ -374,66 +304,21 @@ impl Orchestrator {
     }
 }
 
-fn overlaps(plan: &RolloutPlan, other: &StoredRollout) -> bool {
+/// The active rollouts that have yet to update an instance of this plan.
+pub(super) fn overlapping<'a>(
+    plan: &RolloutPlan,
+    active: &'a [StoredRollout],
+) -> Vec<&'a StoredRollout> {
     let mine: HashSet<&InstanceId> = plan.instances().collect();
-    other
-        .plan
-        .members
-        .iter()
-        .zip(&other.state.members)
-        .any(|(member, state)| {
+    let overlaps = |other: &&StoredRollout| {
+        let mut members = other.plan.members.iter().zip(&other.state.members);
+        members.any(|(member, state)| {
             !matches!(state, MemberState::Ended { .. })
                 && member.instances().any(|one| mine.contains(one))
         })
-}
-
-/// Whether a rollout is about a channel. One that a person started, or that was opened for every channel, is about all.
-fn is_about(stored: &StoredRollout, channel: Option<&model::Channel>) -> bool {
-    match (&stored.plan.request.asked, channel) {
-        (
-            Asked::ByDetection {
-                channel: Some(theirs),
-            },
-            Some(ours),
-        ) => theirs == ours,
-        _ => true,
-    }
-}
-
-/// `of_reference` are the rollouts of this reference, `ours` those of them that are about the channel; newest first.
-fn decide_among(
-    of_reference: &[&StoredRollout],
-    ours: &[&StoredRollout],
-    digest: &Digest,
-    first_seen: Timestamp,
-    policy: SupersedePolicy,
-    now: Timestamp,
-) -> Decision {
-    let digests_of = |among: &[&StoredRollout], which: fn(&Phase) -> bool| -> Vec<Digest> {
-        let matching = among.iter().filter(|stored| which(&stored.state.phase));
-        matching
-            .map(|stored| stored.plan.request.target.digest.clone())
-            .collect()
     };
-    // Also one that ended before it began: somebody said no, or nobody said yes.
-    let known_bad = digests_of(of_reference, |phase| {
-        matches!(
-            phase,
-            Phase::Aborted { .. }
-                | Phase::RolledBack { .. }
-                | Phase::RollbackIncomplete { .. }
-                | Phase::Cancelled { .. }
-        )
-    });
-    let completed = digests_of(ours, |phase| {
-        matches!(phase, Phase::Completed | Phase::CompletedWithFailures)
-    });
-    let current = ours.iter().find(|stored| !stored.state.phase.is_terminal());
-    let channel = Channel {
-        current: current.map(|stored| (&stored.plan, &stored.state)),
-        known_bad: &known_bad,
-        completed: &completed,
-        last_start: ours.first().map(|stored| stored.plan.planned_at),
-    };
-    decide(&channel, digest, first_seen, policy, now)
+    let forward = active
+        .iter()
+        .filter(|other| other.plan.kind == RolloutKind::Forward);
+    forward.filter(overlaps).collect()
 }

@@ -3,6 +3,7 @@
 mod approval;
 mod channels;
 mod custom;
+mod detection;
 mod leaving;
 mod races;
 

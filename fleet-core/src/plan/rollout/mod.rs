@@ -29,4 +29,5 @@ pub use glance::RolloutGlance;
 pub use hold::{Hold, HoldKind};
 pub use next::{Transition, next};
 pub use state::{Ending, MemberState, Phase, RolloutState, Tally, WavePhase, WaveState};
+pub(crate) use supersede::about_current;
 pub use supersede::{Channel, Decision, SupersedePolicy, WhenNewer, decide};

@@ -58,6 +58,9 @@ pub struct Channel<'a> {
     pub known_bad: &'a [Digest],
     /// Digests of completed rollouts, newest first: the first is stable, the others are the past.
     pub completed: &'a [Digest],
+    /// What instances ran before rollouts of the channel brought them a release: the past, too, also where no rollout
+    /// had brought it.
+    pub left: &'a [Digest],
     /// When the last rollout began.
     pub last_start: Option<Timestamp>,
 }
@@ -127,7 +130,7 @@ pub fn decide(
     if channel.known_bad.contains(digest) {
         return Decision::KnownBad;
     }
-    if channel.completed.contains(digest) {
+    if channel.completed.contains(digest) || channel.left.contains(digest) {
         return Decision::MovedBack;
     }
     let quiet_at = first_seen.saturating_add(policy.quiet_period);
@@ -143,7 +146,8 @@ pub fn decide(
     }
 }
 
-fn about_current(plan: &RolloutPlan, state: &RolloutState, then: WhenNewer) -> Decision {
+/// What a newer release means for a rollout that is going on.
+pub(crate) fn about_current(plan: &RolloutPlan, state: &RolloutState, then: WhenNewer) -> Decision {
     let rollout = plan.id();
     let wait = |why| Decision::WaitFor { rollout, why };
     let replace = Decision::Open {

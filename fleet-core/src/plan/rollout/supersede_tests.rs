@@ -21,6 +21,7 @@ fn check(phase: Phase, change: impl FnOnce(&mut RolloutState), then: WhenNewer, 
         current: Some((&plan, &state)),
         known_bad: &[],
         completed: &[],
+        left: &[],
         last_start: Some(at(0)),
     };
     let found = decide(&channel, &digest(2), at(100), policy(then), at(120)).to_string();
@@ -138,6 +139,7 @@ fn the_same_the_bad_and_the_old_are_told_apart() {
             current,
             known_bad: bad,
             completed,
+            left: &[digest(9)],
             last_start: None,
         };
         decide(
@@ -159,6 +161,9 @@ fn the_same_the_bad_and_the_old_are_told_apart() {
         found(None, &[], &[digest(3), digest(1)], 1, 120),
         Decision::MovedBack
     );
+    // What ran before the first release that fleet brought.
+    assert_eq!(found(None, &[], &[digest(1)], 9, 120), Decision::MovedBack);
+    assert_eq!(found(running, &[], &[], 9, 120), Decision::MovedBack);
     // Back to stable while something else is rolled out.
     assert_eq!(
         found(running, &[], &[digest(3)], 3, 120),
