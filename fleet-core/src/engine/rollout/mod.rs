@@ -17,6 +17,7 @@ mod error;
 mod facts;
 mod orchestrator;
 mod pass;
+mod replaced;
 mod run;
 mod start;
 mod updater;

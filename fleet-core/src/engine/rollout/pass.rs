@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::error::RolloutError;
 use super::orchestrator::{Draft, Noted, Orchestrator};
+use super::replaced::takes_the_place_of;
 use super::updater::{FleetView, Happened, UpdateOrder};
 use crate::ids::{InstanceId, RolloutId, UpdateId};
 use crate::plan::rollout::{
@@ -248,9 +249,9 @@ impl Orchestrator {
     /// A rollout whose place is taken ends; the newer one names it, so a crash in between forgets nothing.
     fn make_way(&self, draft: &mut Draft, active: &[StoredRollout]) -> Result<(), RolloutError> {
         let id = draft.stored.plan.id();
-        let newer = active
-            .iter()
-            .find(|other| other.state.replaces.contains(&id));
+        let newer = active.iter().find(|other| {
+            other.state.replaces.contains(&id) && takes_the_place_of(other, &draft.stored)
+        });
         let replaceable = matches!(
             draft.stored.state.phase,
             Phase::Planned | Phase::AwaitingApproval | Phase::Scheduled | Phase::Running

@@ -98,3 +98,96 @@ fn once_approved_it_waits_as_long_as_its_windows_take() {
         assert_eq!(world.phase(&id).await, Phase::Completed);
     });
 }
+
+#[test]
+fn a_newer_release_takes_the_place_of_an_approved_one_only_when_it_is_approved_itself() {
+    for says_yes in [true, false] {
+        paused(async {
+            let world = World::of(3);
+            let mut slow = waits_for_approval("a");
+            slow.strategy = rolling(1, 600, 2);
+            let old = world.start(slow).await;
+            world.process().run_due().await.unwrap();
+            say(&world, &old, Command::Approve).await.unwrap();
+            world.process().run_due().await.unwrap();
+            assert_eq!(world.fleet.begun(), 1);
+            let Detected::Started(Started::Opened(newer)) = found_again(&world, "b").await else {
+                panic!("expected a rollout");
+            };
+            let newer = newer.id();
+            world.process().run_due().await.unwrap();
+            assert_eq!(world.phase(&newer).await, Phase::AwaitingApproval);
+            assert_eq!(world.phase(&old).await, Phase::Running);
+            let answer = match says_yes {
+                true => Command::Approve,
+                false => Command::Deny { why: String::new() },
+            };
+            say(&world, &newer, answer).await.unwrap();
+            for _ in 0..4 {
+                world.process().run_due().await.unwrap();
+                world.clock.sleep(Duration::from_secs(600)).await;
+            }
+            let tag = match says_yes {
+                true => {
+                    assert_eq!(world.phase(&old).await, Phase::Superseded { by: newer });
+                    "b"
+                }
+                false => {
+                    assert_eq!(world.phase(&old).await, Phase::Completed);
+                    "a"
+                }
+            };
+            assert!(world.runs_everywhere(tag, 3));
+        });
+    }
+}
+
+#[test]
+fn a_newer_release_takes_the_place_of_one_that_nobody_approved_at_once() {
+    paused(async {
+        let world = World::of(3);
+        let old = world.start(waits_for_approval("a")).await;
+        world.process().run_due().await.unwrap();
+        let newer = world.start(waits_for_approval("b")).await;
+        world.process().run_due().await.unwrap();
+        assert_eq!(world.phase(&old).await, Phase::Superseded { by: newer });
+        assert_eq!(world.phase(&newer).await, Phase::AwaitingApproval);
+        let late = say(&world, &old, Command::Approve).await;
+        assert!(late.is_err(), "its approval is for nothing any more");
+    });
+}
+
+#[test]
+fn what_it_takes_back_goes_to_what_ran_when_it_came_and_not_when_it_was_planned() {
+    paused(async {
+        let world = World::of(3);
+        let mut slow = request("a", rolling(1, 600, 2));
+        slow.limits.max_concurrent = 1;
+        let old = world.start(slow).await;
+        world.process().run_due().await.unwrap();
+        let mut all_but_one = waits_for_approval("b");
+        all_but_one.strategy = rolling(2, 600, 2);
+        let newer = world.start(all_but_one).await;
+        // Meanwhile the old one brings its release to a second instance.
+        world.clock.sleep(Duration::from_secs(600)).await;
+        world.process().run_due().await.unwrap();
+        assert_eq!(world.fleet.begun(), 2);
+        let runs = || [0, 1, 2].map(|number| world.fleet.runs(&instance(&format!("i{number}"))));
+        let before = runs();
+        say(&world, &newer, Command::Approve).await.unwrap();
+        world.process().run_due().await.unwrap();
+        assert_eq!(world.phase(&old).await, Phase::Superseded { by: newer });
+        assert_eq!(world.fleet.begun(), 4);
+        let back = Command::Abort {
+            why: "no".to_owned(),
+            rollback: true,
+        };
+        say(&world, &newer, back).await.unwrap();
+        world.process().run_due().await.unwrap();
+        assert!(matches!(
+            world.phase(&newer).await,
+            Phase::RolledBack { .. }
+        ));
+        assert_eq!(runs(), before);
+    });
+}
