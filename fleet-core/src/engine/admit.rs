@@ -210,6 +210,7 @@ impl Fleet {
             refusals.extend(self.distrust(settings, target).await?);
         }
         refusals.extend(self.distrust_of_way_back(container));
+        refusals.extend(self.another_fleet(survey, &instance).await?);
         refusals.extend(self.outside_window(settings, request).await?);
         Ok(refusals
             .into_iter()

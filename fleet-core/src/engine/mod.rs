@@ -18,6 +18,7 @@ mod live;
 mod looking;
 mod mounts;
 mod offers;
+mod others;
 mod recovery;
 mod resolve;
 mod snapshots;

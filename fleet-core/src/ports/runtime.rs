@@ -361,4 +361,13 @@ impl Names {
     pub fn failed(instance: &InstanceName, update: &UpdateId) -> String {
         format!("{instance}.fleet-f-{}", update.short())
     }
+
+    /// Of a name that an update gave to one of this instance's containers: which update, by its short id.
+    #[must_use]
+    pub fn mark<'a>(instance: &InstanceName, name: &'a str) -> Option<&'a str> {
+        let rest = name.strip_prefix(instance.as_str())?;
+        let marks = [".fleet-c-", ".fleet-p-", ".fleet-f-"];
+        let id = marks.into_iter().find_map(|mark| rest.strip_prefix(mark));
+        id.filter(|id| id.len() == 8 && id.bytes().all(|b| b.is_ascii_hexdigit()))
+    }
 }

@@ -228,3 +228,27 @@ fn what_ended_after_its_gate_is_gated_again_before_the_commit() {
         assert_eq!(world.names(), ["web"], "{point}");
     }
 }
+
+#[test]
+fn what_another_fleet_works_on_is_left_to_it() {
+    let ours = World::with_web();
+    ours.publish("app:2", Workload::healthy("2"));
+    ours.publish("app:3", Workload::healthy("3"));
+    let theirs = with_journal(&ours, &MemoryStore::new());
+    for point in ["guard.before", "start.before", "arm.after"] {
+        theirs.host.set_faults(FaultPlan {
+            die_at_point: Some(point.to_owned()),
+            ..FaultPlan::default()
+        });
+        let wish = request("web", "app:2");
+        let died = theirs.host.drive(theirs.fleet.update(&wish, &NoProgress));
+        assert!(died.is_none(), "{point}: it died");
+        let before = ours.names();
+        let refusal = ours.update("web", "app:3").refusal;
+        let refusal = refusal.expect("it is refused");
+        assert_eq!(refusal.code, "another_fleet", "{point}");
+        assert_eq!(ours.names(), before, "{point}");
+        recover(&theirs);
+    }
+    assert_outcome(&ours.update("web", "app:3"), Outcome::Committed);
+}
