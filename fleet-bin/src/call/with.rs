@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use fleet_core::engine::Fleet;
 use fleet_core::engine::rollout::Orchestrator;
+use fleet_core::plan::rollout::SupersedePolicy;
 use fleet_docker::DockerEngine;
 use fleet_sqlite::SqliteStore;
 
@@ -46,6 +47,8 @@ pub(crate) struct Workshop {
     pub(crate) orchestrator: Arc<Orchestrator>,
     /// Its stores.
     pub(crate) store: SqliteStore,
+    /// What a newer release means for what is going on.
+    pub(crate) supersede: SupersedePolicy,
     /// Who asks.
     pub(crate) actor: String,
     /// Where what happens is said.
@@ -94,6 +97,7 @@ impl With for Workshop {
             fleet: working.fleet,
             engine: working.engine,
             store: working.store,
+            supersede: context.config().supersede()?,
             actor: context.actor(),
             voice: Arc::new(context.ui.clone()),
             daemon: false,
@@ -107,6 +111,7 @@ impl With for Workshop {
             engine: served.engine.clone(),
             orchestrator: served.orchestrator.clone(),
             store: served.store.clone(),
+            supersede: served.supersede,
             actor,
             voice,
             daemon: true,

@@ -45,7 +45,7 @@ impl Call for Cycle {
             // A cycle comes when cron says so: waiting for quiet would mean waiting for the next one.
             supersede: SupersedePolicy {
                 quiet_period: Duration::ZERO,
-                ..SupersedePolicy::default()
+                ..workshop.supersede
             },
             progress: sink.as_ref(),
             told: &told,

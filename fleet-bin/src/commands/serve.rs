@@ -53,6 +53,7 @@ pub(crate) async fn run(context: &Context) -> Outcome {
         engine: working.engine.clone(),
         orchestrator,
         store: working.store.clone(),
+        supersede: config.supersede()?,
         hub,
         state: daemon.state(),
         life: lives,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use fleet_core::plan::rollout::WhenNewer;
 use fleet_docker::volume::{PreCopy, SnapshotOptions};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -153,6 +154,10 @@ pub(crate) struct PollConfig {
     pub(crate) others: String,
     /// How long a release must have been the newest before it is rolled out.
     pub(crate) quiet_period: String,
+    /// What happens to the rollout that is going on when a newer release comes.
+    pub(crate) when_newer: WhenNewerChoice,
+    /// Least time between the starts of two rollouts of one image in a channel.
+    pub(crate) min_interval: String,
     /// Channels by name, each with an interval or cron:EXPR.
     pub(crate) channels: BTreeMap<String, String>,
 }
@@ -163,9 +168,34 @@ impl Default for PollConfig {
         Self {
             others: "30m".to_owned(),
             quiet_period: "5m".to_owned(),
+            when_newer: WhenNewerChoice::Replace,
+            min_interval: "0s".to_owned(),
             channels: channels
                 .map(|(name, every)| (name.to_owned(), every.to_owned()))
                 .into(),
+        }
+    }
+}
+
+/// What happens to a rollout when a newer release comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum WhenNewerChoice {
+    /// It is replaced: nothing new starts, what is in flight ends.
+    #[default]
+    Replace,
+    /// It finishes; the newest release comes next.
+    FinishFirst,
+    /// It finishes; what came meanwhile is looked at again afterwards, as any release.
+    Ignore,
+}
+
+impl From<WhenNewerChoice> for WhenNewer {
+    fn from(choice: WhenNewerChoice) -> Self {
+        match choice {
+            WhenNewerChoice::Replace => Self::Replace,
+            WhenNewerChoice::FinishFirst => Self::FinishFirst,
+            WhenNewerChoice::Ignore => Self::Ignore,
         }
     }
 }

@@ -202,8 +202,9 @@ impl FileConfig {
     /// A text that is no duration.
     pub(crate) fn supersede(&self) -> Outcome<SupersedePolicy> {
         Ok(SupersedePolicy {
+            then: self.poll.when_newer.into(),
             quiet_period: duration("poll.quiet_period", &self.poll.quiet_period)?,
-            ..SupersedePolicy::default()
+            min_interval: duration("poll.min_interval", &self.poll.min_interval)?,
         })
     }
 
@@ -268,6 +269,8 @@ fn validate(config: &FileConfig) -> Outcome<()> {
 
 #[cfg(test)]
 mod tests {
+    use fleet_core::plan::rollout::WhenNewer;
+
     use super::*;
 
     fn variables(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -317,6 +320,36 @@ mod tests {
         }
     }
 
+    #[track_caller]
+    fn check_supersede(text: &str, expect: SupersedePolicy) {
+        let config = layer(text, &BTreeMap::new()).unwrap();
+        assert_eq!(config.supersede().unwrap(), expect, "{text}");
+    }
+
+    #[test]
+    fn what_a_newer_release_means_can_be_chosen() {
+        let default = SupersedePolicy::default();
+        check_supersede("", default);
+        for (text, then) in [
+            ("replace", WhenNewer::Replace),
+            ("finish_first", WhenNewer::FinishFirst),
+            ("ignore", WhenNewer::Ignore),
+        ] {
+            let text = format!("[poll]\nwhen_newer = \"{text}\"");
+            check_supersede(&text, SupersedePolicy { then, ..default });
+        }
+        let min_interval = Duration::from_secs(6 * 3600);
+        check_supersede(
+            "[poll]\nmin_interval = \"6h\"",
+            SupersedePolicy {
+                min_interval,
+                ..default
+            },
+        );
+        let wrong = strict::problems("[poll]\nwhen_newer = \"queue\"");
+        assert_eq!(wrong.len(), 1, "{wrong:?}");
+    }
+
     #[test]
     fn an_unknown_variable_is_refused_with_the_nearest() {
         let refused = environment(&variables(&[("FLEET_SNAPSHOTS__KEPT", "7")])).unwrap_err();
@@ -338,6 +371,7 @@ mod tests {
             "[registries.x]\npassword = \"a\"\npassword_file = \"b\"",
             "[poll]\nothers = \"now and then\"",
             "[poll]\nquiet_period = \"5\"",
+            "[poll]\nmin_interval = \"often\"",
             "[poll.channels]\ncanary = \"1s\"",
             "[daemon]\nstop_timeout = \"soon\"",
         ] {

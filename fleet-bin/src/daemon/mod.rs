@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use fleet_core::engine::rollout::Orchestrator;
 use fleet_core::engine::{DaemonState, Fleet};
+use fleet_core::plan::rollout::SupersedePolicy;
 use fleet_docker::DockerEngine;
 use fleet_sqlite::SqliteStore;
 use tokio::sync::watch;
@@ -33,6 +34,8 @@ pub(crate) struct Served {
     pub(crate) orchestrator: Arc<Orchestrator>,
     /// Its stores.
     pub(crate) store: SqliteStore,
+    /// What a newer release means for what is going on.
+    pub(crate) supersede: SupersedePolicy,
     /// Progress of all rollouts.
     pub(crate) hub: Hub,
     /// What is ready.
