@@ -1,5 +1,6 @@
 //! File systems of their own, on loop devices: full ones, cloning ones, ones in memory.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use fleet_core::ports::{NoProgress, PortErrorKind, SnapshotStore};
@@ -123,6 +124,40 @@ async fn btrfs_goes_round() {
     round_trip(&Mounted::new("mkfs.btrfs -q", "160M").path(), true).await;
 }
 
+/// Inodes of 128 bytes have room for whole seconds only: a change after the first pass may leave the stamp as it was.
+#[tokio::test]
+async fn a_change_within_the_second_of_the_first_pass_is_seen_where_stamps_are_whole_seconds() {
+    let coarse = Mounted::new("mkfs.ext4 -q -I 128", "32M");
+    let (volume, snapshots) = (coarse.path().join("v"), coarse.path().join("s"));
+    std::fs::create_dir(&volume).unwrap();
+    let file = volume.join("file");
+    let store = LocalSnapshotStore::open(&snapshots, options(0)).unwrap();
+    let mut same_second = 0;
+    for n in 1..=40 {
+        let ask = request(n, vec![source("data", &volume)]);
+        std::fs::write(&file, "before").unwrap();
+        let stamp = file.metadata().unwrap().ctime();
+        store.pre_copy(&ask, &NoProgress).await.unwrap();
+        std::fs::write(&file, "behind").unwrap();
+        if file.metadata().unwrap().ctime() != stamp {
+            store.discard(&ask.id).await.unwrap();
+            continue;
+        }
+        same_second += 1;
+        store.take(&ask, &NoProgress).await.unwrap();
+        store
+            .restore(&ask.id, &ask.volumes, &NoProgress)
+            .await
+            .unwrap();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "behind");
+        store.delete(&ask.id).await.unwrap();
+        if same_second == 3 {
+            return;
+        }
+    }
+    panic!("only {same_second} first passes of one file took less than a second");
+}
+
 #[tokio::test]
 async fn memory_has_no_second_pass() {
     round_trip(&Mounted::in_memory().path(), false).await;
@@ -136,4 +171,69 @@ async fn another_file_system_inside_the_volume_is_refused() {
     let ask = request(1, vec![source("data", volume)]);
     let error = store.take(&ask, &NoProgress).await.unwrap_err();
     assert_eq!(error.kind(), PortErrorKind::Unsupported, "{error}");
+}
+
+/// Flags that keep even root from removing a file, a folder, a name.
+#[tokio::test]
+async fn files_that_nobody_may_remove_give_way_to_a_restore() {
+    for make in ["mkfs.ext4 -q", "mkfs.xfs -q"] {
+        let made = Mounted::new(make, "320M");
+        let (volume, snapshots) = (made.path().join("v"), made.path().join("s"));
+        std::fs::create_dir(&volume).unwrap();
+        sh(
+            &volume,
+            "mkdir -p a/b c; echo 1 > a/b/one; echo 2 > two; echo 3 > c/log",
+        );
+        let before = portrait(&volume);
+        let store = LocalSnapshotStore::open(&snapshots, options(0)).unwrap();
+        let ask = request(1, vec![source("data", &volume)]);
+        store.take(&ask, &NoProgress).await.unwrap();
+        sh(
+            &volume,
+            "echo more >> two; chattr +i two a/b .; chattr +a c/log c",
+        );
+        store
+            .restore(&id(1), &ask.volumes, &NoProgress)
+            .await
+            .unwrap();
+        assert_same_portrait(&before, &portrait(&volume));
+    }
+}
+
+#[tokio::test]
+async fn a_restore_that_cannot_fit_touches_nothing() {
+    for make in ["mkfs.ext4 -q -m 0", "mkfs.xfs -q"] {
+        let made = Mounted::new(make, "320M");
+        let volume = made.path().join("v");
+        std::fs::create_dir(&volume).unwrap();
+        sh(&volume, "head -c 120000000 /dev/urandom > random");
+        let before = portrait(&volume);
+        let elsewhere = tempfile::tempdir().unwrap();
+        let store = LocalSnapshotStore::open(&elsewhere.path().join("s"), options(0)).unwrap();
+        let ask = request(1, vec![source("data", &volume)]);
+        store.take(&ask, &NoProgress).await.unwrap();
+        // Somebody else uses the room meanwhile.
+        sh(
+            &volume,
+            "rm random; echo left > left; chattr +i left; fallocate -l 200M ../other",
+        );
+        let wrecked = portrait(&volume);
+        let error = store
+            .restore(&id(1), &ask.volumes, &NoProgress)
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), PortErrorKind::NoSpace, "{error}");
+        assert_same_portrait(&wrecked, &portrait(&volume));
+        assert!(sh(&volume, "lsattr left").contains('i'));
+        // What the volume itself holds counts as room.
+        sh(
+            &volume,
+            "rm ../other; head -c 120000000 /dev/zero > zeros; fallocate -l 80M ../other",
+        );
+        store
+            .restore(&id(1), &ask.volumes, &NoProgress)
+            .await
+            .unwrap();
+        assert_same_portrait(&before, &portrait(&volume));
+    }
 }
