@@ -57,6 +57,18 @@ pub enum VolumeError {
         /// Bytes that must stay free.
         reserve: u64,
     },
+    /// What a snapshot holds cannot fit where the volume lies.
+    #[error(
+        "the volume needs {needed} bytes; {free} are free and emptying it frees {held}; make room, nothing was touched"
+    )]
+    NoRoom {
+        /// Bytes of content to put back.
+        needed: u64,
+        /// Bytes free.
+        free: u64,
+        /// Bytes that what stands there takes.
+        held: u64,
+    },
     /// This cannot be copied or put back.
     #[error("{0}")]
     Unsupported(String),
@@ -126,7 +138,7 @@ impl VolumeError {
             Self::Changed { .. } => PortErrorKind::Conflict,
             Self::Corrupt { .. } => PortErrorKind::Corrupt,
             Self::Missing(_) => PortErrorKind::NotFound,
-            Self::NoSpace { .. } => PortErrorKind::NoSpace,
+            Self::NoSpace { .. } | Self::NoRoom { .. } => PortErrorKind::NoSpace,
             Self::Unsupported(_) => PortErrorKind::Unsupported,
             Self::Invalid(_) => PortErrorKind::Invalid,
             Self::NotMounted(_) | Self::Differs { .. } | Self::Cancelled | Self::WorkerLost => {

@@ -28,6 +28,8 @@ pub(super) struct FileSystem {
     pub(super) stamps_every_change: bool,
     /// Whether it may clone files.
     pub(super) clones: bool,
+    /// Whether content takes no less room than its length, and emptying frees what is stored: no compression.
+    pub(super) counts_plainly: bool,
 }
 
 impl FileSystem {
@@ -41,6 +43,7 @@ impl FileSystem {
             device,
             stamps_every_change: matches!(magic, EXT | XFS | BTRFS | F2FS),
             clones: matches!(magic, XFS | BTRFS),
+            counts_plainly: matches!(magic, EXT | XFS),
         })
     }
 }

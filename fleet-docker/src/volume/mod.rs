@@ -26,6 +26,7 @@ mod files;
 mod first_pass;
 mod flush;
 mod folders;
+mod ground;
 mod hash;
 mod inode;
 mod list;

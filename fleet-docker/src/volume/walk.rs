@@ -153,7 +153,10 @@ pub(super) fn empty(root: OwnedFd) -> Result<(), VolumeError> {
             continue;
         };
         *next += 1;
-        let shown = || [stack.path(), name].join(&b'/');
+        let shown = || match stack.path() {
+            b"" => name.to_vec(),
+            folder => [folder, name].join(&b'/'),
+        };
         let kind = match kind {
             FileType::Unknown => {
                 let stat = rustix::fs::statat(stack.fd(), name, AtFlags::SYMLINK_NOFOLLOW)

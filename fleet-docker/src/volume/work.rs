@@ -15,6 +15,7 @@ use super::error::VolumeError;
 use super::files::Files;
 use super::first_pass::FirstPass;
 use super::folders::open_root;
+use super::ground::Ground;
 use super::list::ListReader;
 use super::manifest::{
     FileRecord, MANIFEST, Manifest, SCHEMA, SPEC, SUMS, Stored, VolumeRecord, instance_folder,
@@ -246,6 +247,11 @@ impl Work {
             open_root(mount)?;
         }
         check(&stored, self.options.workers, control)?;
+        let mut ground = Ground::default();
+        for (record, mount) in &targets {
+            ground.look_at(mount, record.bytes)?;
+        }
+        ground.clear()?;
         let restore = Restore {
             files: self.files.clone(),
             workers: self.options.workers,
