@@ -155,13 +155,11 @@ pub(crate) fn furnish(root: &Path) {
     );
     let sparse = fs::File::create(root.join("sparse")).unwrap();
     sparse.set_len(50_000_000).unwrap();
-    rustix::fs::lsetxattr(
-        root.join("plain"),
-        "user.note",
-        b"kept",
-        rustix::fs::XattrFlags::empty(),
-    )
-    .unwrap();
+    // The second is seen by nobody without CAP_SYS_ADMIN.
+    for name in ["user.note", "trusted.note"] {
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::lsetxattr(root.join("plain"), name, b"kept", flags).unwrap();
+    }
     let old = std::time::UNIX_EPOCH + std::time::Duration::new(1_000_000_000, 123_456_789);
     let times = fs::FileTimes::new().set_modified(old);
     fs::File::options()

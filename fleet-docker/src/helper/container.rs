@@ -147,6 +147,7 @@ impl DockerHelpers {
                 "AutoRemove": true,
                 "RestartPolicy": { "Name": "no" },
                 "SecurityOpt": ["no-new-privileges"],
+                "CapAdd": capabilities(volumes, access),
                 "LogConfig": { "Type": "none" },
             },
         })
@@ -198,6 +199,17 @@ impl Connect for DockerHelpers {
     ) -> Result<Connection, PortError> {
         self.end_writers(volumes).await?;
         self.start(volumes, access, "none").await
+    }
+}
+
+/// What a helper may do beyond the engine's own choice: without the first it sees no `trusted.*` attributes and loses them, and
+/// without the second it cannot take off the flags that keep a file from being removed. One without volumes needs neither.
+fn capabilities(volumes: &[VolumeSource], access: Access) -> &'static [&'static str] {
+    match access {
+        _ if volumes.is_empty() => &[],
+        Access::Processes => &[],
+        Access::Read => &["SYS_ADMIN"],
+        Access::Write => &["SYS_ADMIN", "LINUX_IMMUTABLE"],
     }
 }
 
@@ -292,6 +304,22 @@ impl Drop for Keep {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_helper_may_only_do_what_its_volumes_need() {
+        let volume = VolumeSource {
+            name: fleet_core::ids::VolumeName::new("data").unwrap(),
+            driver: "local".to_owned(),
+            mountpoint: "/data".to_owned(),
+            options: std::collections::BTreeMap::new(),
+            labels: std::collections::BTreeMap::new(),
+        };
+        let volumes = [volume];
+        assert_eq!(capabilities(&volumes, Access::Read), ["SYS_ADMIN"]);
+        let both = ["SYS_ADMIN", "LINUX_IMMUTABLE"];
+        assert_eq!(capabilities(&volumes, Access::Write), both);
+        assert!(capabilities(&[], Access::Read).is_empty());
+    }
 
     #[test]
     fn only_what_is_old_is_swept() {
