@@ -10,6 +10,8 @@ use super::entry::{Attributes, Stamp, Time, Xattr};
 
 /// The kernel's own limit for a list of names and for a value (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
 const XATTR_MOST: usize = 64 << 10;
+/// How often the attributes of an inode are read that change meanwhile.
+const XATTR_TRIES: u32 = 16;
 /// What fits nearly every list or value.
 const XATTR_USUAL: usize = 512;
 
@@ -104,10 +106,22 @@ fn collect(
     list: impl Fn(&mut [u8]) -> rustix::io::Result<usize>,
     get: impl Fn(&[u8], &mut [u8]) -> rustix::io::Result<usize>,
 ) -> io::Result<Vec<Xattr>> {
-    let names = match read_growing(&list) {
-        Err(Errno::NOTSUP) => return Ok(Vec::new()),
-        result => result?,
-    };
+    let mut tries = 1;
+    loop {
+        match collect_once(&list, &get) {
+            Err(Errno::NOTSUP) => return Ok(Vec::new()),
+            // One went away between the names and its value.
+            Err(Errno::NODATA) if tries < XATTR_TRIES => tries += 1,
+            result => return Ok(result?),
+        }
+    }
+}
+
+fn collect_once(
+    list: impl Fn(&mut [u8]) -> rustix::io::Result<usize>,
+    get: impl Fn(&[u8], &mut [u8]) -> rustix::io::Result<usize>,
+) -> rustix::io::Result<Vec<Xattr>> {
+    let names = read_growing(list)?;
     let mut xattrs = Vec::new();
     for name in names
         .split(|byte| *byte == 0)
@@ -233,6 +247,34 @@ mod tests {
             runs.push(*start, *end);
         }
         runs.runs
+    }
+
+    #[test]
+    fn an_attribute_that_goes_away_while_they_are_read_is_read_again() {
+        let gone = std::cell::Cell::new(false);
+        let give = |text: &[u8], buf: &mut [u8]| {
+            buf[..text.len()].copy_from_slice(text);
+            Ok(text.len())
+        };
+        let list = |buf: &mut [u8]| match gone.get() {
+            false => give(b"user.a\0user.b\0", buf),
+            true => give(b"user.a\0", buf),
+        };
+        let get = |name: &[u8], buf: &mut [u8]| {
+            if name == b"user.b" {
+                gone.set(true);
+                return Err(Errno::NODATA);
+            }
+            give(b"1", buf)
+        };
+        let names: Vec<_> = collect(list, get)
+            .unwrap()
+            .into_iter()
+            .map(|x| x.name)
+            .collect();
+        assert_eq!(names, [b"user.a"]);
+        let never = collect(|buf| give(b"user.b\0", buf), |_, _| Err(Errno::NODATA));
+        assert!(super::super::walk::has_vanished(&never.unwrap_err()));
     }
 
     #[test]

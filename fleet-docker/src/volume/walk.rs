@@ -84,7 +84,12 @@ pub(super) fn walk(root: OwnedFd, visitor: &mut dyn Visitor) -> Result<(), Volum
             return Err(crosses(&path));
         }
         visitor.folder(&path, folder.as_fd(), &stat)?;
-        let below = Listing::read(folder.as_fd()).map_err(VolumeError::io("list", &path))?;
+        let below = match Listing::read(folder.as_fd()) {
+            // Removed since it was opened: it holds nothing any more.
+            Err(error) if visitor.lets_go() && has_vanished(&error) => Listing::default(),
+            Err(error) if has_vanished(&error) => return Err(VolumeError::changed(&path)),
+            listing => listing.map_err(VolumeError::io("list", &path))?,
+        };
         stack
             .enter(name, folder)
             .map_err(VolumeError::io("enter the folder", &path))?;
@@ -113,10 +118,13 @@ fn settle_kind(
     }
 }
 
-/// Whether an error means that the name is no longer what the listing said.
+/// Whether an error means that the name, or an attribute of it, is no longer what the listing said.
 pub(super) fn has_vanished(error: &io::Error) -> bool {
     let code = Errno::from_io_error(error);
-    matches!(code, Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP))
+    matches!(
+        code,
+        Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NODATA)
+    )
 }
 
 fn stat_of(folder: BorrowedFd<'_>, path: &[u8]) -> Result<Stat, VolumeError> {
@@ -180,4 +188,60 @@ pub(super) fn empty(root: OwnedFd) -> Result<(), VolumeError> {
         levels.push((below, 0));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::folders::open_root;
+    use super::*;
+
+    /// Removes each folder but the root between its opening and its listing.
+    struct Remover<'a> {
+        root: &'a std::path::Path,
+        lets_go: bool,
+        seen: Vec<String>,
+    }
+
+    impl Visitor for Remover<'_> {
+        fn folder(&mut self, path: &[u8], _: BorrowedFd<'_>, _: &Stat) -> Result<(), VolumeError> {
+            let path = String::from_utf8(path.to_vec()).unwrap();
+            if !path.is_empty() {
+                std::fs::remove_dir(self.root.join(&path)).unwrap();
+            }
+            self.seen.push(path);
+            Ok(())
+        }
+
+        fn leaf(&mut self, place: &Place<'_>) -> Result<(), VolumeError> {
+            let path = String::from_utf8(place.path.to_vec()).unwrap();
+            self.seen.push(path);
+            Ok(())
+        }
+
+        fn lets_go(&self) -> bool {
+            self.lets_go
+        }
+    }
+
+    fn walk_and_remove(lets_go: bool) -> Result<Vec<String>, VolumeError> {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a", "b"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        std::fs::write(dir.path().join("c"), "").unwrap();
+        let mut remover = Remover {
+            root: dir.path(),
+            lets_go,
+            seen: Vec::new(),
+        };
+        walk(open_root(dir.path()).unwrap(), &mut remover)?;
+        Ok(remover.seen)
+    }
+
+    #[test]
+    fn a_folder_that_goes_away_once_it_is_open_is_empty_to_who_lets_go() {
+        assert_eq!(walk_and_remove(true).unwrap(), ["", "a", "b", "c"]);
+        let error = walk_and_remove(false).unwrap_err();
+        assert!(matches!(error, VolumeError::Changed { .. }), "{error}");
+    }
 }
