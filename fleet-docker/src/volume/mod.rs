@@ -28,6 +28,7 @@ mod flush;
 mod folders;
 mod ground;
 mod hash;
+mod hold;
 mod inode;
 mod list;
 mod manifest;

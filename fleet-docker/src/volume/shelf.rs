@@ -54,6 +54,7 @@ impl Work {
         let Some(dir) = self.find(id)? else {
             return Ok(());
         };
+        self.sweep();
         // Hidden first: a folder that is half removed must never be taken for a snapshot.
         let tmp = self.tmp(id);
         remove_tree(&tmp)?;

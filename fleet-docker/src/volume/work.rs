@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 
 use fleet_core::ids::{InstanceId, SnapshotId, VolumeName};
 use fleet_core::model::{SnapshotEstimate, SnapshotInfo, VolumeSource};
@@ -16,6 +16,7 @@ use super::files::Files;
 use super::first_pass::FirstPass;
 use super::folders::open_root;
 use super::ground::Ground;
+use super::hold::{Holds, sweep};
 use super::list::ListReader;
 use super::manifest::{
     FileRecord, MANIFEST, Manifest, SCHEMA, SPEC, SUMS, Stored, VolumeRecord, instance_folder,
@@ -29,7 +30,7 @@ use super::restore::{Labels, Restore};
 use super::stream_out::StreamOptions;
 
 /// What every unfinished folder begins with.
-const TMP: &str = ".tmp-";
+pub(super) const TMP: &str = ".tmp-";
 
 /// The store without its port.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub(crate) struct Work {
     pub(super) options: SnapshotOptions,
     pub(super) files: Arc<dyn Files>,
     locks: Mutex<HashMap<SnapshotId, Arc<Mutex<()>>>>,
+    holds: Holds,
+    swept: Once,
 }
 
 impl Work {
@@ -60,6 +63,8 @@ impl Work {
             options,
             files,
             locks: Mutex::default(),
+            holds: Holds::default(),
+            swept: Once::new(),
         })
     }
 
@@ -116,7 +121,7 @@ impl Work {
         let tmp = self.fresh_tmp(&request.id)?;
         let made = self.first_pass(request, &tmp, control);
         if made.is_err() {
-            remove_tree(&tmp)?;
+            self.discard(&request.id)?;
         }
         made
     }
@@ -138,7 +143,9 @@ impl Work {
         if let Some(dir) = self.find(&request.id)? {
             return Ok(Stored::load(&dir, &request.id)?.info());
         }
+        self.sweep();
         let tmp = self.tmp(&request.id);
+        self.holds.keep(&request.id, &tmp)?;
         let first = FirstPass::resume(&tmp)?;
         if first.is_empty() {
             self.fresh_tmp(&request.id)?;
@@ -148,7 +155,7 @@ impl Work {
             .and_then(|()| self.publish(&request.id, &request.instance, &tmp));
         if published.is_err() {
             // What is left would never be visible; the failure is what must be told.
-            let _ = remove_tree(&tmp);
+            let _ = self.discard(&request.id);
         }
         published
     }
@@ -218,11 +225,23 @@ impl Work {
             let _ = std::fs::rename(&dir, tmp);
             return Err(error);
         }
+        self.holds.release(id);
         Ok(stored.info())
     }
 
     pub(super) fn discard(&self, id: &SnapshotId) -> Result<(), VolumeError> {
+        self.sweep();
+        self.holds.release(id);
         remove_tree(&self.tmp(id))
+    }
+
+    /// Removes what killed processes left, once, before the first act that writes to the store.
+    pub(super) fn sweep(&self) {
+        self.swept.call_once(|| {
+            if let Err(error) = sweep(&self.root) {
+                tracing::warn!(%error, "what killed snapshots left cannot be looked for");
+            }
+        });
     }
 
     pub(super) fn verify(
@@ -298,11 +317,9 @@ impl Work {
     }
 
     pub(super) fn fresh_tmp(&self, id: &SnapshotId) -> Result<PathBuf, VolumeError> {
+        self.sweep();
         let tmp = self.tmp(id);
-        remove_tree(&tmp)?;
-        self.files
-            .create_dir(&tmp)
-            .map_err(VolumeError::io("make", tmp.as_path()))?;
+        self.holds.make(self.files.as_ref(), id, &tmp)?;
         Ok(tmp)
     }
 

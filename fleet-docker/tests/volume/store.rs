@@ -1,12 +1,13 @@
 //! The store through its port: take, list, get, verify, restore, delete, discard, prune.
 
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fleet_core::model::Consistency;
 use fleet_core::ports::{NoProgress, PortErrorKind, SnapshotStore};
 use fleet_core::time::Timestamp;
-use fleet_docker::volume::Retention;
+use fleet_docker::volume::{LocalSnapshotStore, OsFiles, PreCopy, Retention, SnapshotOptions};
 
 use crate::support::{Place, assert_same_portrait, id, instance, portrait, sh};
 
@@ -181,4 +182,57 @@ async fn a_request_that_cannot_be_right_is_refused() {
     let error = place.store.take(&request, &NoProgress).await.unwrap_err();
     assert_eq!(error.kind(), PortErrorKind::Invalid, "{error}");
     assert_eq!(place.stored(), Vec::<String>::new());
+}
+
+/// What a killed copy and a killed deletion leave goes with the first act of the next process; what is being made stays.
+#[tokio::test]
+async fn what_nobody_works_on_any_more_is_removed() {
+    let place = Place::forced(PreCopy::Always);
+    sh(&place.volume(), "echo one > one");
+    let waiting = place.request(1);
+    place.store.pre_copy(&waiting, &NoProgress).await.unwrap();
+    place.take(2).await.unwrap();
+    sh(
+        &place.snapshots(),
+        "mkdir .tmp-killed .tmp-killed.aside; echo x > .tmp-killed/data.tar.zst; cp -r web/snap_* .tmp-deleted",
+    );
+    let next = |place: &Place| {
+        LocalSnapshotStore::open(&place.snapshots(), SnapshotOptions::default()).unwrap()
+    };
+    // Looking removes nothing.
+    next(&place).list(None).await.unwrap();
+    assert!(place.snapshots().join(".tmp-killed").exists());
+    let other = next(&place);
+    other.take(&place.request(3), &NoProgress).await.unwrap();
+    let hidden = || sh(&place.snapshots(), "ls -d .tmp-* || true");
+    assert_eq!(hidden(), format!(".tmp-{}\n", id(1)));
+    // The first pass was whole and waits; one that is not is kept as long as its process lives.
+    let first_pass = place
+        .snapshots()
+        .join(format!(".tmp-{}/first-pass.json", id(1)));
+    std::fs::rename(&first_pass, first_pass.with_extension("aside")).unwrap();
+    next(&place).delete(&id(3)).await.unwrap();
+    assert_eq!(hidden(), format!(".tmp-{}\n", id(1)));
+    std::fs::rename(first_pass.with_extension("aside"), &first_pass).unwrap();
+    place.take(1).await.unwrap();
+    assert_eq!(hidden(), "");
+    // Once its process is gone, it goes.
+    place
+        .store
+        .pre_copy(&place.request(4), &NoProgress)
+        .await
+        .unwrap();
+    std::fs::remove_file(
+        place
+            .snapshots()
+            .join(format!(".tmp-{}/first-pass.json", id(4))),
+    )
+    .unwrap();
+    next(&place).delete(&id(1)).await.unwrap();
+    assert_eq!(hidden(), format!(".tmp-{}\n", id(4)));
+    let Place { dir, store } = place;
+    drop(store);
+    let again = Place::at(dir, SnapshotOptions::default(), Arc::new(OsFiles));
+    again.store.delete(&id(2)).await.unwrap();
+    assert!(!again.snapshots().join(format!(".tmp-{}", id(4))).exists());
 }
