@@ -3,11 +3,11 @@
 use fleet_core::ports::{NoProgress, SnapshotStore};
 use fleet_docker::volume::PreCopy;
 
-use crate::support::{Place, assert_same_portrait, id, portrait, sh};
+use crate::support::{Place, id, sh};
 
 /// A list of 17 MB of names that went away or changed between the passes.
 #[tokio::test]
-async fn a_snapshot_with_any_number_of_changes_can_be_verified_and_restored() {
+async fn a_snapshot_with_any_number_of_changes_can_be_read() {
     let place = Place::forced(PreCopy::Always);
     // Paths of 4,000 bytes.
     sh(
@@ -21,13 +21,9 @@ async fn a_snapshot_with_any_number_of_changes_can_be_verified_and_restored() {
         &place.volume(),
         "find . -type f -exec touch -d 2001-01-01 {} +",
     );
-    let before = portrait(&place.volume());
     let info = place.take(1).await.unwrap();
     let removed = place.snapshots().join("web").join(id(1).to_string());
     let removed = removed.join("data.removed").metadata().unwrap().len();
     assert!(removed > 16 << 20, "{removed}");
     assert_eq!(place.store.verify(&id(1)).await.unwrap(), info);
-    sh(&place.volume(), "find . -type f -delete");
-    place.restore(1).await.unwrap();
-    assert_same_portrait(&before, &portrait(&place.volume()));
 }
