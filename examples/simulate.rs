@@ -1,5 +1,5 @@
 //! Tells simulated stories of updates until told to stop: `--seeds N` tells N, `--seed S` tells one with its trace,
-//! `--from S` begins there (a random number by default).
+//! `--from S` begins there (a random number by default), `--group` has two or three instances move together.
 //!
 //! Prints how many updates one core tells in a second of its time, whatever else the machine does; stops with 1 at the
 //! first story that breaks an invariant.
@@ -8,27 +8,34 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use fleet_core::testing::tell;
+use fleet_core::testing::{tell, tell_of_group};
 use rustix::time::{ClockId, clock_gettime};
 
 struct Arguments {
     from: u64,
     count: u64,
     trace: bool,
+    group: bool,
 }
 
 fn main() -> ExitCode {
     let arguments = match parse(std::env::args().skip(1)) {
         Ok(arguments) => arguments,
         Err(reason) => {
-            eprintln!("{reason}\nusage: simulate [--seeds N] [--from S] | --seed S");
+            eprintln!(
+                "{reason}\nusage: simulate [--group] [--seeds N] [--from S] | [--group] --seed S"
+            );
             return ExitCode::from(2);
         }
     };
     let (start, worked) = (Instant::now(), cpu_time());
     let mut outcomes: BTreeMap<String, u64> = BTreeMap::new();
     for seed in arguments.from..arguments.from.saturating_add(arguments.count) {
-        match tell(seed, arguments.trace) {
+        let told = match arguments.group {
+            true => tell_of_group(seed, arguments.trace),
+            false => tell(seed, arguments.trace),
+        };
+        match told {
             Ok(ending) => {
                 let outcome = ending
                     .outcome
@@ -70,6 +77,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
         from: fresh(),
         count: 10_000,
         trace: false,
+        group: false,
     };
     while let Some(word) = words.next() {
         let mut number = || {
@@ -85,8 +93,10 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
                     from: number()?,
                     count: 1,
                     trace: true,
+                    ..arguments
                 };
             }
+            "--group" => arguments.group = true,
             _ => return Err(format!("unknown argument {word:?}")),
         }
     }

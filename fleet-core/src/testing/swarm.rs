@@ -26,6 +26,8 @@ const LIVES_MAX: u64 = 4;
 pub struct Failure {
     /// The seed.
     pub seed: u64,
+    /// Whether it was the story of a group.
+    pub group: bool,
     /// What does not hold.
     pub violation: Violation,
     /// The trace, if it was kept.
@@ -40,7 +42,8 @@ impl fmt::Display for Failure {
         }
         write!(
             f,
-            "replay it with: cargo run --release --example simulate -- --seed {}",
+            "replay it with: cargo run --release --example simulate -- {}--seed {}",
+            if self.group { "--group " } else { "" },
             self.seed
         )
     }
@@ -64,13 +67,32 @@ struct Kinds {
     damage: bool,
 }
 
-/// Tells the story of a seed.
+/// Tells the story of a seed: an update of one instance.
 ///
 /// # Errors
 /// An invariant does not hold.
 pub fn tell(seed: u64, keep_trace: bool) -> Result<Ending, Box<Failure>> {
     let root = SeedRng::new(seed);
     let scenario = Scenario::random(&mut root.child("scenario"));
+    tell_of(seed, scenario, keep_trace)
+}
+
+/// Tells the story of a seed: an update of two or three instances that move together.
+///
+/// # Errors
+/// An invariant does not hold.
+pub fn tell_of_group(seed: u64, keep_trace: bool) -> Result<Ending, Box<Failure>> {
+    let root = SeedRng::new(seed);
+    let scenario = Scenario::random(&mut root.child("scenario"));
+    tell_of(
+        seed,
+        scenario.with_group(&mut root.child("group")),
+        keep_trace,
+    )
+}
+
+fn tell_of(seed: u64, scenario: Scenario, keep_trace: bool) -> Result<Ending, Box<Failure>> {
+    let root = SeedRng::new(seed);
     let mut world = World::new(seed, &scenario);
     if keep_trace {
         world.host().keep_trace();
@@ -81,6 +103,7 @@ pub fn tell(seed: u64, keep_trace: bool) -> Result<Ending, Box<Failure>> {
         Ok(ending)
     });
     told.map_err(|violation| {
+        let group = !scenario.beside.is_empty();
         let mut trace = world.host().trace().lines().to_vec();
         if keep_trace {
             trace.insert(0, format!("{scenario:?}"));
@@ -88,6 +111,7 @@ pub fn tell(seed: u64, keep_trace: bool) -> Result<Ending, Box<Failure>> {
         }
         Box::new(Failure {
             seed,
+            group,
             violation,
             trace,
         })

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::builders::{image, instance};
-use super::checkers::{Checker, Violation};
+use super::checkers::{Together, Violation};
 use super::faults::FaultPlan;
 use super::host::FakeHost;
 use super::journal::FakeJournal;
@@ -17,7 +17,7 @@ use super::rng::{FakeEntropy, SeedRng};
 use super::workload::{Files, Migration, Wellness, Workload};
 use crate::engine::{Fleet, FleetOptions, FleetPorts, RecoveryOutcome};
 use crate::ids::{InstanceId, InstanceName, SnapshotId, TenantId, UpdateId};
-use crate::model::{HealthSpec, HttpCheck, RestartPolicy, SnapshotChoice};
+use crate::model::{HealthSpec, HttpCheck, Release, RestartPolicy, SnapshotChoice};
 use crate::ports::{NewUpdate, NoProgress, UpdatePorts};
 use crate::update::{Executor, MemberPlan, Outcome, UpdatePlan, UpdateState};
 
@@ -53,6 +53,25 @@ pub struct Scenario {
     pub new_volume: bool,
     /// Whether the engine keeps containers alive over its own restarts.
     pub live_restore: bool,
+    /// Instances that move in the same update, in the order of starting.
+    pub beside: Vec<Beside>,
+}
+
+/// An instance that moves together with the one that a scenario is about.
+#[derive(Debug, Clone)]
+pub struct Beside {
+    /// Its name, and that of its image.
+    pub name: &'static str,
+    /// The program to move to; none if it is only made again.
+    pub new: Option<Workload>,
+    /// Whether the container runs before the update.
+    pub running: bool,
+    /// Its restart policy.
+    pub policy: RestartPolicy,
+    /// How many volumes it has.
+    pub volumes: usize,
+    /// Whether it is started before the other one.
+    pub first: bool,
 }
 
 /// How the gate asks.
@@ -95,7 +114,7 @@ pub struct World {
     store: MemoryStore,
     ports: UpdatePorts,
     plan: UpdatePlan,
-    checker: Checker,
+    checker: Together,
     lives: u32,
 }
 
@@ -117,6 +136,7 @@ impl Scenario {
             port: true,
             new_volume: false,
             live_restore: false,
+            beside: Vec::new(),
         }
     }
 
@@ -157,7 +177,35 @@ impl Scenario {
             port: rng.chance(500),
             new_volume: rng.chance(200),
             live_restore: rng.chance(250),
+            beside: Vec::new(),
         }
+    }
+
+    /// The same with one or two instances beside it.
+    #[must_use]
+    pub fn with_group(mut self, rng: &mut SeedRng) -> Self {
+        let names = ["db", "cache"];
+        let count = usize::try_from(1 + rng.below(2)).unwrap_or(1);
+        let beside = names.into_iter().take(count).map(|name| Beside {
+            name,
+            new: rng.chance(400).then(|| match rng.chance(300) {
+                true => Workload::unhealthy("2"),
+                false => Workload {
+                    migration: Migration::Rewrites,
+                    ..Workload::healthy("2")
+                },
+            }),
+            running: rng.chance(900),
+            policy: match rng.below(3) {
+                0 => RestartPolicy::No,
+                1 => RestartPolicy::UnlessStopped,
+                _ => RestartPolicy::Always,
+            },
+            volumes: usize::try_from(rng.below(3)).unwrap_or(0),
+            first: rng.chance(500),
+        });
+        self.beside = beside.collect();
+        self
     }
 
     /// Whether the release is one that the gate must let pass.
@@ -250,6 +298,14 @@ impl World {
         }
         let release = host.publish(release);
         host.run(scenario.instance());
+        let mut releases = vec![Some(release)];
+        for beside in &scenario.beside {
+            let tag = beside.tag();
+            host.load(image(&tag).runs(Workload::healthy("1")));
+            host.run(beside.instance());
+            let new = beside.new.clone();
+            releases.push(new.map(|new| host.publish(image(&tag).runs(new))));
+        }
         host.pass(Duration::from_secs(60));
         let store = MemoryStore::new();
         let ports = UpdatePorts {
@@ -262,8 +318,8 @@ impl World {
             entropy: Arc::new(FakeEntropy::new(SeedRng::new(seed).child("entropy"))),
             crash: Arc::new(host.crash_points()),
         };
-        let plan = plan(&host, &ports, release, scenario);
-        let checker = Checker::new(&host, &plan, scenario);
+        let plan = plan(&host, &ports, releases, scenario);
+        let checker = Together::new(&host, &plan);
         Self {
             host,
             store,
@@ -447,43 +503,74 @@ fn reason(state: &UpdateState) -> String {
     }
 }
 
+impl Beside {
+    fn tag(&self) -> String {
+        format!("{}:1", self.name)
+    }
+
+    fn instance(&self) -> super::InstanceBuilder {
+        let mut builder = instance(self.name)
+            .image(&self.tag())
+            .restart(self.policy)
+            .without_volumes();
+        for number in 0..self.volumes {
+            let volume = format!("{}-{number}", self.name);
+            builder = builder.volume(&volume, &format!("/data/{number}"));
+        }
+        if self.running {
+            builder
+        } else {
+            builder.stopped()
+        }
+    }
+}
+
+/// The plan for the instance and those beside it; `releases` are theirs in that order.
 fn plan(
     host: &FakeHost,
     ports: &UpdatePorts,
-    release: crate::model::Release,
+    releases: Vec<Option<Release>>,
     scenario: &Scenario,
 ) -> UpdatePlan {
-    let container = host.container(NAME).expect("the instance runs").id;
     let now = ports.clock.now();
     let http = (scenario.gate == GateKind::Http).then(|| HttpCheck {
         path: "/health".to_owned(),
         port: None,
         expect: None,
     });
+    let member = |name: &str, image: String, target: Option<Release>| MemberPlan {
+        instance: InstanceId::local(InstanceName::new(name).expect("a name")),
+        tenant: TenantId::new(name).expect("a name"),
+        container: host.container(name).expect("the instance runs").id,
+        target,
+        image,
+        health: HealthSpec {
+            http: http.clone(),
+            timeout: Duration::from_secs(60),
+            ..HealthSpec::default()
+        },
+        stop_grace: None,
+        snapshot: SnapshotChoice::All,
+        snapshot_id: SnapshotId::new(now, ports.entropy.bytes()),
+        pre_hook: None,
+        post_hook: None,
+        before: None,
+        discard_writable_layer: false,
+    };
+    let id = UpdateId::new(now, ports.entropy.bytes());
+    let mut releases = releases.into_iter();
+    let primary = member(NAME, TAG.to_owned(), releases.next().flatten());
+    let mut members = vec![primary];
+    for (beside, release) in scenario.beside.iter().zip(releases) {
+        let place = if beside.first { 0 } else { members.len() };
+        members.insert(place, member(beside.name, beside.tag(), release));
+    }
     UpdatePlan {
         saga: UpdatePlan::SAGA,
-        id: UpdateId::new(now, ports.entropy.bytes()),
+        id,
         actor: "simulator".to_owned(),
         rollout: None,
-        members: vec![MemberPlan {
-            instance: InstanceId::local(InstanceName::new(NAME).expect("a name")),
-            tenant: TenantId::new(NAME).expect("a name"),
-            container,
-            target: Some(release),
-            image: TAG.to_owned(),
-            health: HealthSpec {
-                http,
-                timeout: Duration::from_secs(60),
-                ..HealthSpec::default()
-            },
-            stop_grace: None,
-            snapshot: SnapshotChoice::All,
-            snapshot_id: SnapshotId::new(now, ports.entropy.bytes()),
-            pre_hook: None,
-            post_hook: None,
-            before: None,
-            discard_writable_layer: false,
-        }],
+        members,
         keep_snapshots: 2,
         snapshot_max_age: None,
     }

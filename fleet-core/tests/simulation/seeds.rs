@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use fleet_core::testing::tell;
+use fleet_core::testing::{Ending, Failure, tell, tell_of_group};
 
 use crate::parallel::each;
 
@@ -33,9 +33,10 @@ fn first() -> u64 {
     }
 }
 
-#[test]
-fn many_seeds_hold_every_invariant() {
-    let (first, count) = (first(), count());
+type Tell = fn(u64, bool) -> Result<Ending, Box<Failure>>;
+
+#[track_caller]
+fn all_hold(first: u64, count: u64, tell: Tell) {
     let seeds: Vec<u64> = (first..first + count).collect();
     each(&seeds, |seed| {
         if let Err(failure) = tell(*seed, false) {
@@ -43,7 +44,21 @@ fn many_seeds_hold_every_invariant() {
             panic!("{again}\n(first found as: {})", failure.violation);
         }
     });
+}
+
+#[test]
+fn many_seeds_hold_every_invariant() {
+    let (first, count) = (first(), count());
+    all_hold(first, count, tell);
     println!("{count} seeds from {first}: no invariant broken");
+}
+
+/// Two or three instances that move together; such a story is as long as two or three.
+#[test]
+fn many_seeds_of_groups_hold_every_invariant() {
+    let (first, count) = (first(), count() / 4);
+    all_hold(first, count, tell_of_group);
+    println!("{count} seeds of groups from {first}: no invariant broken");
 }
 
 #[test]

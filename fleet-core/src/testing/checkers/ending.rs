@@ -8,9 +8,9 @@ use super::super::host::FakeHost;
 use super::super::machine::{Deed, Machine};
 use super::super::swarm::THEIR_NAME;
 use super::super::workload::ROWS;
-use super::super::world::{NAME, SECRET};
+use super::super::world::SECRET;
 use super::{Checked, Checker, Violation, ensure};
-use crate::ids::ImageId;
+use crate::ids::{ImageId, VolumeName};
 use crate::model::{Container, RestartPolicy};
 use crate::ports::StoredUpdate;
 use crate::record::{Event, EventKind};
@@ -18,12 +18,13 @@ use crate::update::{Direction, Outcome, Phase, Step, UpdateState};
 
 impl Checker {
     /// What must hold when the update is over or frozen.
-    pub(in super::super) fn at_the_end(
+    pub(super) fn at_the_end(
         &self,
         host: &FakeHost,
         events: &[Event],
         stored: Option<&StoredUpdate>,
         state: Option<&UpdateState>,
+        volumes: &BTreeSet<VolumeName>,
     ) -> Checked {
         let (Some(stored), Some(state)) = (stored, state) else {
             return match self.pruned_while_down(host) {
@@ -41,7 +42,7 @@ impl Checker {
             Outcome::NeedsOperator | Outcome::Diverged => return self.frozen(host, state),
             _ if self.pruned_while_down(host) => {}
             Outcome::Committed => self.committed(host)?,
-            Outcome::RolledBack => self.rolled_back(host)?,
+            Outcome::RolledBack => self.rolled_back(host, volumes)?,
             Outcome::Failed | Outcome::Refused | Outcome::Unchanged => self.untouched(host)?,
         }
         if !stored.closed && self.foreign_at.is_some() {
@@ -83,10 +84,10 @@ impl Checker {
             "I11",
             || "the snapshot of a committed update is gone".to_owned(),
         )?;
-        self.data(&machine, "I4", &|_| true)
+        self.data(&machine, "I4", &|_, _| true)
     }
 
-    fn rolled_back(&self, host: &FakeHost) -> Checked {
+    fn rolled_back(&self, host: &FakeHost, volumes: &BTreeSet<VolumeName>) -> Checked {
         if let Some(holder) = self.holder(host, "I5")? {
             ensure(holder.image_id == self.old_image, "I5", || {
                 "the instance does not run the old image".to_owned()
@@ -102,13 +103,20 @@ impl Checker {
             self.tag_is(&machine, self.tag_before.as_ref(), "I5")?;
         }
         let names: BTreeSet<_> = machine.volumes.keys().collect();
-        let before: BTreeSet<_> = self.volumes_before.keys().collect();
+        let before: BTreeSet<_> = volumes.iter().collect();
         // Who makes a container may bring volumes with it.
         let may_be_more = self.theirs.made && names.is_superset(&before);
         ensure(may_be_more || names == before, "I14", || {
             format!("volumes {names:?} instead of {before:?}")
         })?;
-        self.data(&machine, "I8", &|image| *image == self.old_image)
+        // Where only the container was new, its image does not tell who wrote.
+        let again = self.old_image == self.new_image;
+        let holder = machine.containers.iter().find(|ctr| ctr.name == self.name);
+        let holder = holder.map(|holder| holder.serial);
+        self.data(&machine, "I8", &|container, image| {
+            let old = container == self.before_serial || holder == Some(container);
+            *image == self.old_image && (old || !again)
+        })
     }
 
     /// The old container was never stopped.
@@ -133,7 +141,7 @@ impl Checker {
         }
         let machine = host.machine();
         self.tag_is(&machine, self.tag_before.as_ref(), "I5")?;
-        self.data(&machine, "I8", &|image| *image == self.old_image)
+        self.data(&machine, "I8", &|_, image| *image == self.old_image)
     }
 
     fn tag_is(
@@ -192,7 +200,7 @@ impl Checker {
     /// A container that is down without fleet's doing is anybody's to prune.
     fn pruned_while_down(&self, host: &FakeHost) -> bool {
         let down = self.engine_moved || !self.was_running || self.theirs.ran;
-        self.pruned && down && host.container(NAME).is_none()
+        self.pruned && down && host.container(&self.name).is_none()
     }
 
     /// The instance's container, under whatever name somebody gave to it. None where it is not fleet's to answer for: a
@@ -202,7 +210,7 @@ impl Checker {
         host: &FakeHost,
         invariant: &'static str,
     ) -> Result<Option<Container>, Violation> {
-        let found = host.container(NAME);
+        let found = host.container(&self.name);
         let found = match found {
             None if self.theirs.renamed => host.container(THEIR_NAME),
             found => found,
@@ -269,7 +277,7 @@ impl Checker {
         &self,
         machine: &Machine,
         invariant: &'static str,
-        by: &dyn Fn(&ImageId) -> bool,
+        by: &dyn Fn(u32, &ImageId) -> bool,
     ) -> Checked {
         // A container that somebody else started wrote as well, before the snapshot or after it.
         if self.theirs.wrote {
@@ -284,7 +292,7 @@ impl Checker {
                 let Some(writer) = machine.writers.get(&ack.container) else {
                     continue;
                 };
-                if ack.volume != volume.serial || !by(writer) {
+                if ack.volume != volume.serial || !by(ack.container, writer) {
                     continue;
                 }
                 match ack.deed {
@@ -314,9 +322,11 @@ impl Checker {
             // Others may give a workload a name of their own.
             let theirs = container.id == self.before.id || container.name == THEIR_NAME;
             let renamed = foreign && theirs;
-            ensure(!made || renamed || container.name == NAME, "I14", || {
-                format!("container {} stayed behind", container.name)
-            })?;
+            ensure(
+                !made || renamed || container.name == self.name,
+                "I14",
+                || format!("container {} stayed behind", container.name),
+            )?;
         }
         let machine = host.machine();
         let mut keep = machine.tags.keys().filter(|tag| tag.starts_with("fleet-"));

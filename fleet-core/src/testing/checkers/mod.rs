@@ -5,20 +5,20 @@
 
 mod ending;
 mod hands;
+mod together;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use hands::Hands;
+pub(super) use together::Together;
 
 use super::host::FakeHost;
 use super::machine::{Fact, Hand, Move};
-use super::memory::MemoryStore;
 use super::workload::Files;
-use super::world::{NAME, Scenario};
 use crate::ids::{ContainerId, ImageId, SnapshotId, VolumeName};
 use crate::model::{Container, RestartPolicy};
-use crate::update::{Entry, MAX_RECOVERIES, Outcome, Phase, Step, UpdatePlan};
+use crate::update::{Entry, MAX_RECOVERIES, MemberPlan, Outcome, Phase, Step};
 
 /// Somebody who interferes between a look and the act that follows it cannot be seen: for so many calls after a move of
 /// somebody else, two running versions are theirs.
@@ -60,11 +60,13 @@ fn ensure(holds: bool, invariant: &'static str, found: impl FnOnce() -> String) 
     }
 }
 
-/// Follows one update of one instance.
+/// Follows an update with an eye on one instance of it.
 #[derive(Debug)]
-pub(super) struct Checker {
+struct Checker {
     // how it was before
+    name: String,
     before: Container,
+    before_serial: u32,
     old_image: ImageId,
     new_image: ImageId,
     was_running: bool,
@@ -93,32 +95,37 @@ pub(super) struct Checker {
     engine_moved_at_last: bool,
     starts_of_new: u32,
     outcome: Option<Outcome>,
-    /// Rows of the journal that were looked at, and the steps that they begin and end.
-    rows: usize,
+    /// Steps of the instance that the journal begins and ends.
     begun: BTreeSet<Step>,
     done: BTreeSet<Step>,
 }
 
 impl Checker {
-    pub(super) fn new(host: &FakeHost, plan: &UpdatePlan, scenario: &Scenario) -> Self {
-        let before = host.container(NAME).expect("the instance is there");
-        let target = plan.primary().target.as_ref().expect("a target");
+    fn new(host: &FakeHost, member: &MemberPlan) -> Self {
+        let name = member.instance.name.to_string();
+        let before = host.container(&name).expect("the instance is there");
         let machine = host.machine();
-        let offer = &machine.offers[&target.image.by_digest()];
+        let new_image = match &member.target {
+            Some(target) => machine.offers[&target.image.by_digest()].id.clone(),
+            None => before.image_id.clone(),
+        };
+        let serial = machine.containers.iter().find(|ctr| ctr.id == before.id);
+        let before_serial = serial.expect("the instance is there").serial;
         let volumes = before.writable_volumes();
         let volumes_before = volumes
             .map(|name| (name.clone(), machine.volumes[name].files.clone()))
             .collect();
-        let alive = scenario.running.then(|| before.id.clone());
+        let was_running = before.is_up();
+        let alive = was_running.then(|| before.id.clone());
         Self {
             old_image: before.image_id.clone(),
-            new_image: offer.id.clone(),
-            was_running: scenario.running,
-            policy: scenario.policy,
+            new_image,
+            was_running,
+            policy: before.restart_policy,
             tag_before: machine.tags.get(&before.image).cloned(),
             volumes_before,
             acks_before: machine.acks.len(),
-            snapshot: plan.primary().snapshot_id,
+            snapshot: member.snapshot_id,
             ours: BTreeSet::from([before.id.clone()]),
             guards: BTreeSet::new(),
             alive: alive.into_iter().collect(),
@@ -133,31 +140,31 @@ impl Checker {
             engine_moved_at_last: false,
             starts_of_new: 0,
             outcome: None,
-            rows: 0,
             begun: BTreeSet::new(),
             done: BTreeSet::new(),
+            before_serial,
             before,
+            name,
         }
     }
 
-    /// Checks everything that happened since the last time, step by step, and the state that it led to.
-    pub(super) fn follow(&mut self, host: &FakeHost, store: &MemoryStore) -> Checked {
-        for (call, fact) in host.take_facts() {
-            self.take(call, fact)?;
-        }
-        self.journal_is_legal(store)?;
-        let machine = host.machine();
+    /// Whether a container is one of the instance's, or a guard of its update.
+    fn knows(&self, id: &ContainerId) -> bool {
+        self.ours.contains(id) || self.guards.contains(id)
+    }
+
+    /// Whether the instance may be made from an image.
+    fn runs(&self, image: &ImageId) -> bool {
+        *image == self.old_image || *image == self.new_image
+    }
+
+    fn old_image_is_kept(&self, host: &FakeHost) -> Checked {
         let over = self.outcome.is_some();
         ensure(
-            over || self.pruned || machine.images.contains_key(&self.old_image),
+            over || self.pruned || host.machine().images.contains_key(&self.old_image),
             "I10",
             || "the old image is gone while the update is open".to_owned(),
         )
-    }
-
-    /// Whether somebody else touched the instance's containers.
-    pub(super) fn somebody_interfered(&self) -> bool {
-        self.foreign_at.is_some()
     }
 
     fn take(&mut self, call: u64, fact: Fact) -> Checked {
@@ -168,11 +175,9 @@ impl Checker {
                 self.alive.remove(&id);
             }
             Fact::Created { id, image, guard } => {
-                ensure(
-                    image == self.old_image || image == self.new_image,
-                    "I19",
-                    || format!("a container was made from image {}", image.short()),
-                )?;
+                ensure(self.runs(&image), "I19", || {
+                    format!("a container was made from image {}", image.short())
+                })?;
                 let set = if guard {
                     &mut self.guards
                 } else {
@@ -180,11 +185,11 @@ impl Checker {
                 };
                 set.insert(id);
             }
-            Fact::StopAsked(id) | Fact::Renamed(id) | Fact::Removed(id) => ensure(
-                self.ours.contains(&id) || self.guards.contains(&id),
-                "I15",
-                || format!("somebody else's container {} was touched", id.short()),
-            )?,
+            Fact::StopAsked(id) | Fact::Renamed(id) | Fact::Removed(id) => {
+                ensure(self.knows(&id), "I15", || {
+                    format!("somebody else's container {} was touched", id.short())
+                })?;
+            }
             Fact::VolumeRemoved(name) => {
                 ensure(!self.volumes_before.contains_key(&name), "I6", || {
                     format!("fleet removed volume {name}")
@@ -296,33 +301,18 @@ impl Checker {
         Ok(())
     }
 
-    /// Every `done` has its `started`, the steps of each direction are in order, and the new version is started only
-    /// with the old one stopped and its data safe. Rows are never changed, so each is looked at once.
-    fn journal_is_legal(&mut self, store: &MemoryStore) -> Checked {
-        store.look(|updates, _| {
-            let entries = updates.iter().flat_map(|update| &update.entries);
-            for entry in entries.skip(self.rows) {
-                self.rows += 1;
-                self.row_is_legal(entry)?;
-            }
-            Ok(())
-        })
+    /// The instance is stopped and its data safe: as far as it goes the new version may be started.
+    fn is_safe(&self) -> bool {
+        let need = |step| self.done.contains(&step);
+        let volumes = !self.volumes_before.is_empty();
+        // One that does not run is not stopped.
+        let stopped = need(Step::Stop) || !self.was_running || self.theirs.ran || self.engine_moved;
+        need(Step::Disarm) && stopped && (need(Step::Snapshot) || !volumes)
     }
 
     fn row_is_legal(&mut self, entry: &Entry) -> Checked {
         match &entry.phase {
-            Phase::Started { step, input } => {
-                // A row may take note of what somebody else started.
-                if *step == Step::Start && input["started_by_others"] != true {
-                    let need = |step| self.done.contains(&step);
-                    let volumes = !self.volumes_before.is_empty();
-                    let safe = need(Step::Snapshot) || !volumes;
-                    ensure(
-                        need(Step::Disarm) && need(Step::Stop) && safe,
-                        "I13",
-                        || "the new version was started too early".to_owned(),
-                    )?;
-                }
+            Phase::Started { step, .. } => {
                 self.begun.insert(*step);
             }
             Phase::Done { step, .. } => {
