@@ -208,15 +208,22 @@ impl Scenario {
         self
     }
 
-    /// Whether the release is one that the gate must let pass.
+    /// Whether all releases are ones that the gate must let pass.
     #[must_use]
     pub fn release_is_good(&self) -> bool {
-        let slow = match self.new.health {
+        let beside = self.beside.iter().filter_map(|beside| beside.new.as_ref());
+        std::iter::once(&self.new)
+            .chain(beside)
+            .all(|new| self.passes(new))
+    }
+
+    fn passes(&self, new: &Workload) -> bool {
+        let slow = match new.health {
             Wellness::After(after) => after > Duration::from_secs(60),
             _ => true,
         };
         let gated = self.gate == GateKind::Running || !slow;
-        gated && self.new.exits_after.is_none() && self.new.boot == super::Boot::Runs
+        gated && new.exits_after.is_none() && new.boot == super::Boot::Runs
     }
 }
 
