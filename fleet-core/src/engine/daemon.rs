@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use futures::future::{Either, join, select};
+use futures::future::{Either, select, try_join3};
 use futures::stream::StreamExt as _;
 use tokio::sync::watch;
 
@@ -155,9 +155,9 @@ impl Daemon {
         let work = async {
             self.recover_first().await?;
             self.state.send_modify(|state| state.recovered = true);
-            let beside = join(self.looking(), self.watching());
-            select(Box::pin(beside), Box::pin(self.working())).await;
-            Err(journal_is_broken())
+            let broken = self.working().map(|()| Err::<(), _>(journal_is_broken()));
+            let all = try_join3(self.looking().map(Ok), broken, self.watching().map(Ok));
+            all.await.map(drop)
         };
         match select(Box::pin(work), Box::pin(stopped)).await {
             Either::Left((ended, _)) => ended,
