@@ -261,12 +261,12 @@ impl Run<'_> {
         let policy = self.frozen(member)?.container.restart_policy;
         let mut facts = Facts::default();
         for _ in 0..ARM_TRIES {
-            let new = self.new_in_its_place(member).await?;
+            let mut new = self.new_in_its_place(member).await?;
             if self.runs_ungated(member, &new) {
                 facts = self.gate_again(member, &new).await?;
                 self.state.members[member].facts.started_at = facts.started_at;
+                new = self.new_in_its_place(member).await?;
             }
-            let new = self.new_in_its_place(member).await?;
             if new.restart_policy != policy {
                 self.ports
                     .runtime
