@@ -22,11 +22,15 @@ struct Stage {
 
 impl Stage {
     fn new(topic: &str) -> Self {
+        Self::of(topic, TENANTS)
+    }
+
+    fn of(topic: &str, tenants: usize) -> Self {
         let lab = Lab::new(topic);
         let prefix = format!("{}.", lab.prefix());
         let fleet = Fleet::new().configured(&format!("label_prefix = \"{prefix}\"\n"));
         let old = lab.import("app:1", &Image::new("1", ""));
-        let tenants: Vec<_> = (1..=TENANTS)
+        let tenants: Vec<_> = (1..=tenants)
             .map(|number| {
                 let name = format!("t{number:02}");
                 let run = lab.run(&name).managed_under(&prefix);
@@ -399,4 +403,129 @@ fn a_fleet_killed_in_a_wave_and_between_two_goes_on_where_it_was() {
     committed.dedup();
     assert_eq!((all, committed.len()), (12, 12), "{committed:?}");
     assert_eq!(of_kind(&events, "rollout.wave_passed").len(), 3);
+}
+
+/// One of several steps with a rollout, by hand.
+#[track_caller]
+fn steer(stage: &Stage, args: &[&str], expect: i32) -> Value {
+    let mut all = vec!["rollout"];
+    all.extend(args);
+    let (code, document) = stage.fleet.json(&all);
+    assert_eq!(code, expect, "{args:?}: {document}");
+    document["rollout"].clone()
+}
+
+fn id_of(rollout: &Value) -> &str {
+    rollout["id"].as_str().expect("an id")
+}
+
+/// The rollout once it is in a state; beside a daemon a command does not wait for that.
+#[track_caller]
+fn once(stage: &Stage, id: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    wait_for(what, Duration::from_secs(60), || {
+        let (_, document) = stage.fleet.json(&["rollout", "show", id]);
+        let rollout = document["rollout"].clone();
+        match is_so(&rollout) {
+            true => Ok(rollout),
+            false => Err(rollout.to_string()),
+        }
+    })
+}
+
+fn state_of<'a>(rollout: &'a Value, instance: &str) -> &'a Value {
+    let mut instances = rollout["instances"].as_array().expect("instances").iter();
+    let found = instances.find(|member| member["instance"] == instance);
+    &found.expect("it is one of them")["state"]
+}
+
+/// Deny, promote, exclude and retry-failed, each by its command.
+fn steer_by_hand(stage: &Stage) {
+    let good = stage.lab.import("app:2", &Image::new("2", ""));
+    let start = |image: &str, more: &[&str], expect| {
+        let mut args = vec!["start", "--image", image, "--wait"];
+        args.extend(more);
+        steer(stage, &args, expect)
+    };
+
+    // No: nobody is touched.
+    let asked = start(&good, &["--needs-approval"], 75);
+    assert_eq!(asked["state"], "awaiting_approval", "{asked}");
+    let denied = steer(stage, &["deny", id_of(&asked), "--reason", "not today"], 0);
+    assert_eq!(denied["state"], "cancelled", "{denied}");
+    let started: Vec<Value> = stage.tenants.iter().map(started_at).collect();
+    assert_eq!(started, stage.started);
+
+    // One; one is taken out; a person lets the next one go.
+    let first = start(&good, &["--strategy", "single"], 75);
+    assert_eq!(
+        (&first["total"], &first["committed"]),
+        (&json!(3), &json!(1))
+    );
+    let queued = |rollout: &Value| -> Vec<String> {
+        let names = stage.tenants.iter().map(|tenant| tenant.name.clone());
+        names
+            .filter(|name| state_of(rollout, name) == "queued")
+            .collect()
+    };
+    let out = queued(&first).remove(0);
+    let excluded = steer(stage, &["exclude", id_of(&first), &out], 0);
+    assert_eq!(state_of(&excluded, &out), "excluded");
+    steer(stage, &["promote", id_of(&first)], 0);
+    let done = once(stage, id_of(&first), "its end", |rollout| {
+        rollout["state"] == "completed"
+    });
+    assert_eq!(done["committed"], 2, "{done}");
+    let check_versions = || {
+        for tenant in &stage.tenants {
+            tenant.wait_up();
+            let expect = match tenant.name == out {
+                true => "1",
+                false => "2",
+            };
+            assert_eq!(tenant.get("/version").body, expect, "{}", tenant.name);
+        }
+    };
+    check_versions();
+
+    // What failed is tried again, and nothing else: its quarantine is lifted for that.
+    let bad = stage.lab.import("app:3", &Image::new("3", "corrupt"));
+    let failed = start(&bad, &["--abort-on-failures", "1"], 20);
+    assert_eq!(
+        (&failed["state"], &failed["rolled_back"]),
+        (&json!("aborted"), &json!(1)),
+        "{failed}"
+    );
+    let names = stage.tenants.iter().map(|tenant| tenant.name.as_str());
+    let hit: Vec<&str> = names
+        .filter(|name| state_of(&failed, name) == "rolled_back")
+        .collect();
+    let (_, document) = stage
+        .fleet
+        .json(&["rollout", "retry-failed", id_of(&failed)]);
+    let again = &document["rollout"];
+    let ended = once(stage, id_of(again), "its end", |rollout| {
+        rollout["state"] == "aborted"
+    });
+    assert_eq!(
+        (&ended["total"], &ended["rolled_back"]),
+        (&json!(1), &json!(1)),
+        "{ended}"
+    );
+    assert_eq!(state_of(&ended, hit[0]), "rolled_back");
+    check_versions();
+    for tenant in &stage.tenants {
+        assert_eq!(tenant.rows(), [tenant.name.clone()]);
+    }
+}
+
+#[test]
+fn a_person_says_no_lets_one_go_takes_one_out_and_tries_again() {
+    steer_by_hand(&Stage::of("steered", 3));
+}
+
+#[test]
+fn a_person_steers_beside_a_daemon_too() {
+    let stage = Stage::of("socket", 3);
+    let _serving = stage.fleet.serve();
+    steer_by_hand(&stage);
 }
