@@ -63,7 +63,11 @@ impl Fleet {
             let own = own.flat_map(|looked| &looked.refusals);
             let all = group.refusals.iter().chain(own);
             let standing = all.filter(|refusal| refusal.code != "outside_window");
-            refusals.extend(standing.map(|refusal| (member.instance.clone(), refusal.clone())));
+            // Those that move with it are refused with it.
+            for refusal in standing {
+                let each = member.instances().cloned();
+                refusals.extend(each.map(|instance| (instance, refusal.clone())));
+            }
         }
         let disk = match bytes_of_members(&groups, &looked) {
             Some(members) => self.disk_need(plan, &members).await,
