@@ -34,20 +34,22 @@ impl Holds {
                 .create_dir(tmp)
                 .map_err(VolumeError::io("make", tmp))?;
             // Gone again: who swept had looked before it was held.
-            if self.keep(id, tmp)? {
+            if self.keep(id, tmp) {
                 return Ok(());
             }
         }
     }
 
-    /// Holds a folder; false if there is none.
-    pub(super) fn keep(&self, id: &SnapshotId, tmp: &Path) -> Result<bool, VolumeError> {
-        let held = lock(tmp, FlockOperation::LockShared).map_err(VolumeError::io("hold", tmp))?;
-        let there = held.is_some();
-        if let Some(held) = held {
-            self.map().insert(*id, held);
+    /// Holds a folder; false if there is none. Where nothing can be locked nothing is swept either.
+    pub(super) fn keep(&self, id: &SnapshotId, tmp: &Path) -> bool {
+        match lock(tmp, FlockOperation::LockShared) {
+            Ok(Some(held)) => {
+                self.map().insert(*id, held);
+                true
+            }
+            Ok(None) => false,
+            Err(_) => tmp.is_dir(),
         }
-        Ok(there)
     }
 
     /// Nobody here works on it any more.

@@ -145,7 +145,7 @@ impl Work {
         }
         self.sweep();
         let tmp = self.tmp(&request.id);
-        self.holds.keep(&request.id, &tmp)?;
+        self.holds.keep(&request.id, &tmp);
         let first = FirstPass::resume(&tmp)?;
         if first.is_empty() {
             self.fresh_tmp(&request.id)?;
