@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, IFlags, Stat, StatxAttributes, StatxFlags};
+use rustix::fs::{AtFlags, FileType, IFlags, Stat, Statx, StatxAttributes, StatxFlags};
 
 use super::error::VolumeError;
 use super::folders::open_root;
@@ -88,24 +88,23 @@ struct Survey {
 
 impl Visitor for Survey {
     fn folder(&mut self, path: &[u8], folder: BorrowedFd<'_>, _: &Stat) -> Result<(), VolumeError> {
-        self.locked |= is_locked(folder, b"", AtFlags::EMPTY_PATH)
-            .map_err(VolumeError::io("look at", path))?;
+        let seen = look(folder, b"", AtFlags::EMPTY_PATH);
+        let seen = seen.map_err(VolumeError::io("look at", path))?;
+        self.locked |= seen.is_some_and(|seen| is_locked(&seen));
         Ok(())
     }
 
     fn leaf(&mut self, place: &Place<'_>) -> Result<(), VolumeError> {
-        let failed = || VolumeError::io("look at", place.path);
-        let stat = rustix::fs::statat(place.parent, place.name, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(|error| failed()(error.into()))?;
-        let stored = u64::try_from(stat.st_blocks)
-            .unwrap_or(0)
-            .saturating_mul(512);
-        // Each name of a file counts for its part of it.
-        let names = u64::from(stat.st_nlink.max(1));
-        self.held = self.held.saturating_add(stored.div_ceil(names));
-        if place.kind == FileType::RegularFile {
-            self.locked |=
-                is_locked(place.parent, place.name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed())?;
+        let seen = look(place.parent, place.name, AtFlags::SYMLINK_NOFOLLOW);
+        match seen.map_err(VolumeError::io("look at", place.path))? {
+            Some(seen) => {
+                let stored = seen.stx_blocks.saturating_mul(512);
+                // Each name of a file counts for its part of it.
+                let names = u64::from(seen.stx_nlink.max(1));
+                self.held = self.held.saturating_add(stored.div_ceil(names));
+                self.locked |= is_locked(&seen);
+            }
+            None => self.held = u64::MAX,
         }
         Ok(())
     }
@@ -115,13 +114,17 @@ impl Visitor for Survey {
     }
 }
 
-fn is_locked(at: BorrowedFd<'_>, name: &[u8], flags: AtFlags) -> io::Result<bool> {
-    match rustix::fs::statx(at, name, flags, StatxFlags::empty()) {
-        Ok(stat) => Ok(stat.stx_attributes.intersects(LOCKS)),
-        // An old kernel: a lock shows when the name is removed.
-        Err(rustix::io::Errno::NOSYS) => Ok(false),
-        Err(error) => Err(error.into()),
+/// None from an old kernel: there a lock or a full disk shows when it is met.
+fn look(at: BorrowedFd<'_>, name: &[u8], flags: AtFlags) -> io::Result<Option<Statx>> {
+    let mask = StatxFlags::NLINK | StatxFlags::BLOCKS;
+    match rustix::fs::statx(at, name, flags, mask) {
+        Err(rustix::io::Errno::NOSYS) => Ok(None),
+        seen => Ok(Some(seen?)),
     }
+}
+
+fn is_locked(seen: &Statx) -> bool {
+    seen.stx_attributes.intersects(LOCKS)
 }
 
 /// Takes off what keeps names from being removed.
@@ -130,20 +133,24 @@ struct Unlock;
 
 impl Visitor for Unlock {
     fn folder(&mut self, path: &[u8], folder: BorrowedFd<'_>, _: &Stat) -> Result<(), VolumeError> {
-        let locked = is_locked(folder, b"", AtFlags::EMPTY_PATH);
-        let unlocked = locked.and_then(|locked| if locked { unlock(folder) } else { Ok(()) });
+        let unlocked = match look(folder, b"", AtFlags::EMPTY_PATH) {
+            Ok(Some(seen)) if is_locked(&seen) => unlock(folder),
+            looked => looked.map(drop),
+        };
         unlocked.map_err(VolumeError::io("take the lock off", path))
     }
 
     fn leaf(&mut self, place: &Place<'_>) -> Result<(), VolumeError> {
+        // Nothing else that is no folder can be locked by itself.
         if place.kind != FileType::RegularFile {
             return Ok(());
         }
-        let locked = is_locked(place.parent, place.name, AtFlags::SYMLINK_NOFOLLOW);
-        let unlocked = locked.and_then(|locked| match locked {
-            true => unlock(inode::open_file(place.parent, place.name)?.as_fd()),
-            false => Ok(()),
-        });
+        let unlocked = match look(place.parent, place.name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(Some(seen)) if is_locked(&seen) => {
+                inode::open_file(place.parent, place.name).and_then(|file| unlock(file.as_fd()))
+            }
+            looked => looked.map(drop),
+        };
         unlocked.map_err(VolumeError::io("take the lock off", place.path))
     }
 
