@@ -297,7 +297,9 @@ impl Capture<'_> {
             match self.groups.get_mut(&stat.st_ino) {
                 // The first name was written again, so this one must be a link to that.
                 Some(group) if group.written => return Ok(Kept::No(before)),
-                Some(group) => group.left = group.left.saturating_sub(1),
+                Some(group) if group.left > 1 => group.left -= 1,
+                // The last name: nobody asks for the group any more.
+                Some(_) => drop(self.groups.remove(&stat.st_ino)),
                 // Its content is under a name that is gone.
                 None if matches!(before.kind, Kind::Hardlink { .. }) => {
                     return Ok(Kept::No(before));
