@@ -149,6 +149,14 @@ fn seeds_that_found_a_bug_hold() {
             "an engine that was restarted while it answered was taken for somebody who restarted the container",
         ),
         (
+            3_002_062,
+            "what the old container wrote after it was back was taken for a volume that had been lost",
+        ),
+        (
+            3_006_000,
+            "a prune took volumes with the old container, and empty ones came in their place",
+        ),
+        (
             702_043,
             "a checker asked for the snapshot of a stop before which somebody had started the new container",
         ),

@@ -252,3 +252,22 @@ fn what_another_fleet_works_on_is_left_to_it() {
     }
     assert_outcome(&ours.update("web", "app:3"), Outcome::Committed);
 }
+
+#[test]
+fn volumes_that_a_prune_took_with_the_old_container_get_their_data_back() {
+    let world = died_at("park.recorded");
+    let rows = world.host.files("web-data").expect("it is there")[ROWS].clone();
+    let down_for = std::time::Duration::from_millis(500);
+    // Somebody else's container keeps the image. The engine's death takes the guard, a prune takes what is stopped, and the volume with it.
+    world.host.happen(Move::EngineKill { down_for });
+    world.host.let_engine_return();
+    let other = fleet_core::testing::instance("other").without_volumes();
+    world.host.run(other);
+    world.host.happen(Move::Prune);
+    assert!(world.host.files("web-data").is_none(), "it is gone");
+    let (ended, found) = recover(&world);
+    assert_eq!(ended, Some(Outcome::RolledBack), "{found}");
+    let now = world.host.files("web-data").expect("it is there");
+    assert!(now[ROWS].starts_with(&rows), "the data is back");
+    assert_eq!(world.names(), ["other", "web"]);
+}

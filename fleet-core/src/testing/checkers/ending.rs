@@ -292,7 +292,9 @@ impl Checker {
                 let Some(writer) = machine.writers.get(&ack.container) else {
                     continue;
                 };
-                if ack.volume != volume.serial || !by(ack.container, writer) {
+                // One that somebody removed comes back as another, with the data of the moment of stop.
+                let first = self.volume_serials.get(name) == Some(&ack.volume);
+                if !first && ack.volume != volume.serial || !by(ack.container, writer) {
                     continue;
                 }
                 match ack.deed {

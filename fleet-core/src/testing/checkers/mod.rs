@@ -73,6 +73,7 @@ struct Checker {
     policy: RestartPolicy,
     tag_before: Option<ImageId>,
     volumes_before: BTreeMap<VolumeName, Files>,
+    volume_serials: BTreeMap<VolumeName, u32>,
     acks_before: usize,
     snapshot: SnapshotId,
     // what happened since
@@ -111,9 +112,12 @@ impl Checker {
         };
         let serial = machine.containers.iter().find(|ctr| ctr.id == before.id);
         let before_serial = serial.expect("the instance is there").serial;
-        let volumes = before.writable_volumes();
-        let volumes_before = volumes
+        let volumes = || before.writable_volumes();
+        let volumes_before = volumes()
             .map(|name| (name.clone(), machine.volumes[name].files.clone()))
+            .collect();
+        let volume_serials = volumes()
+            .map(|name| (name.clone(), machine.volumes[name].serial))
             .collect();
         let was_running = before.is_up();
         let alive = was_running.then(|| before.id.clone());
@@ -124,6 +128,7 @@ impl Checker {
             policy: before.restart_policy,
             tag_before: machine.tags.get(&before.image).cloned(),
             volumes_before,
+            volume_serials,
             acks_before: machine.acks.len(),
             snapshot: member.snapshot_id,
             ours: BTreeSet::from([before.id.clone()]),

@@ -9,8 +9,8 @@ use super::Run;
 use super::error::{StepError, chain};
 use super::look::{infrastructure, stuck};
 use super::prepare::local_tag;
-use crate::ids::{ContainerId, SnapshotId};
-use crate::model::{Container, EngineHealth, RestartPolicy};
+use crate::ids::{ContainerId, SnapshotId, VolumeName};
+use crate::model::{Container, EngineHealth, RestartPolicy, VolumeSource};
 use crate::ports::{CreateRequest, Names, PortErrorKind, RestoreRequest};
 
 /// Lines of the failed container's log that are kept.
@@ -106,6 +106,19 @@ impl Run<'_> {
             }
         }
         let guard = self.hold_mounts(member).await?;
+        self.put_back(member, &snapshot, &volumes).await?;
+        Ok(Facts {
+            guard,
+            ..Facts::default()
+        })
+    }
+
+    async fn put_back(
+        &self,
+        member: usize,
+        snapshot: &SnapshotId,
+        volumes: &[VolumeSource],
+    ) -> Result<(), StepError> {
         // The last look before the act.
         self.nobody_writes(member).await?;
         let mut tries = 0;
@@ -114,15 +127,10 @@ impl Run<'_> {
             match self
                 .ports
                 .snapshots
-                .restore(&snapshot, &volumes, self.progress)
+                .restore(snapshot, volumes, self.progress)
                 .await
             {
-                Ok(()) => {
-                    return Ok(Facts {
-                        guard,
-                        ..Facts::default()
-                    });
-                }
+                Ok(()) => return Ok(()),
                 Err(error) if error.kind() == PortErrorKind::Corrupt || tries >= RESTORE_TRIES => {
                     return Err(stuck(format!(
                         "snapshot {snapshot} could not be put back: {}",
@@ -134,6 +142,77 @@ impl Run<'_> {
                 }
             }
         }
+    }
+
+    /// Volumes of the snapshot that are not there any more: a prune took them with the old container.
+    async fn lost_volumes(&self, member: usize) -> Result<Vec<VolumeName>, StepError> {
+        let mut lost = Vec::new();
+        if self.facts(member).snapshot.is_some() {
+            for volume in self.facts(member).volumes.iter().flatten() {
+                if self.ports.runtime.volume(&volume.name).await?.is_none() {
+                    lost.push(volume.name.clone());
+                }
+            }
+        }
+        Ok(lost)
+    }
+
+    /// Volumes that do not hold what the snapshot does, where an earlier try made the old container again and may have
+    /// died over it.
+    async fn unlike_the_snapshot(&self, member: usize) -> Result<Vec<VolumeName>, StepError> {
+        let Some(snapshot) = &self.facts(member).snapshot else {
+            return Ok(Vec::new());
+        };
+        let volumes = self.volumes_now(member).await?;
+        let differ = self.ports.snapshots.differs(&snapshot.id, &volumes).await;
+        let lost = match differ {
+            Err(error) if error.kind() == PortErrorKind::Corrupt => {
+                return Err(stuck(format!(
+                    "the old container was made again, and {}",
+                    chain(&error)
+                )));
+            }
+            other => other?,
+        };
+        // Once it may have run, what is there may be its own.
+        if !lost.is_empty() && self.state.members[member].started.contains(&Step::StartOld) {
+            return Err(stuck(format!(
+                "the old container was made again, and whether its volumes were lost before cannot be told; snapshot {} \
+                 holds the data of the moment of stop",
+                snapshot.id
+            )));
+        }
+        Ok(lost)
+    }
+
+    async fn volumes_now(&self, member: usize) -> Result<Vec<VolumeSource>, StepError> {
+        let mut volumes = Vec::new();
+        for volume in self.facts(member).volumes.iter().flatten() {
+            volumes.extend(self.ports.runtime.volume(&volume.name).await?);
+        }
+        Ok(volumes)
+    }
+
+    /// The engine made empty volumes in the place of those that were lost: they get the data of the moment of stop.
+    async fn fill_what_was_lost(
+        &mut self,
+        member: usize,
+        lost: &[VolumeName],
+    ) -> Result<(), StepError> {
+        let Some(snapshot) = self.facts(member).snapshot.clone() else {
+            return Ok(());
+        };
+        if lost.is_empty() {
+            return Ok(());
+        }
+        tracing::warn!(
+            ?lost,
+            "volumes were removed, and get the data of the moment of stop"
+        );
+        self.hold_mounts(member).await?;
+        let mut volumes = self.volumes_now(member).await?;
+        volumes.retain(|volume| lost.contains(&volume.name));
+        self.put_back(member, &snapshot.id, &volumes).await
     }
 
     /// The snapshot of the moment of stop. A journal that lost it still knows the id that it was to have. None where there
@@ -253,6 +332,10 @@ impl Run<'_> {
         if let Some(holder) = self.ports.runtime.find(&name).await? {
             if self.is_ours(&holder) && Some(&holder.id) != self.facts(member).candidate.as_ref() {
                 // An earlier try made it and its answer was lost.
+                if holder.started_at.is_none() {
+                    let lost = self.unlike_the_snapshot(member).await?;
+                    self.fill_what_was_lost(member, &lost).await?;
+                }
                 return Ok(Facts {
                     restored: Some(holder.id),
                     ..Facts::default()
@@ -269,11 +352,19 @@ impl Run<'_> {
             frozen: self.frozen(member)?.clone(),
             repoint: self.repoint(member, |facts| facts.restored.clone()),
         };
+        let mut lost = self.lost_volumes(member).await?;
         let created = self
             .ports
             .runtime
             .create(&CreateRequest::Restore(Box::new(request)))
             .await?;
+        // A prune may have come between the look and the act.
+        if self.state.members[member].started.contains(&Step::StartOld) {
+            lost.extend(created.new_volumes);
+        } else {
+            lost = self.unlike_the_snapshot(member).await?;
+        }
+        self.fill_what_was_lost(member, &lost).await?;
         Ok(Facts {
             restored: Some(created.id),
             ..Facts::default()
