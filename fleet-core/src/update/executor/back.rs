@@ -536,7 +536,7 @@ impl Run<'_> {
             self.remove_made_volumes(&volumes).await?;
             let id = self.state.plan.members[member].snapshot_id;
             self.ports.snapshots.discard(&id).await?;
-            if !ran {
+            if !ran && self.lost_volumes(member).await?.is_empty() {
                 // Nothing was written since: the volume itself is the last good state.
                 self.ports.snapshots.delete(&id).await?;
             }
