@@ -283,7 +283,12 @@ impl Checker {
             let mut others = self.alive.iter().filter(|other| **other != id);
             let beside = others.find(|other| self.ours.contains(*other));
             if let Some(beside) = beside {
-                let theirs = hand == Hand::Other || self.foreign_at.is_some() && self.blind(call);
+                // What the engine starts by itself beside it is not fleet's doing, but that of whoever started the one.
+                let theirs = match hand {
+                    Hand::Other => true,
+                    Hand::Engine => self.theirs.ran || self.blind(call),
+                    Hand::Fleet => self.blind(call),
+                };
                 ensure(theirs, "I1", || {
                     format!("{} was started beside {}", id.short(), beside.short())
                 })?;

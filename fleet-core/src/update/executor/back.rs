@@ -395,6 +395,7 @@ impl Run<'_> {
                 )));
             }
         }
+        self.no_lost_process(member).await?;
         let mut result = self.ports.runtime.start(&old.id).await;
         if result.as_ref().is_err_and(|error| !error.outcome_unknown()) {
             // A network that was pruned and made again is known by its name only.
@@ -479,6 +480,7 @@ impl Run<'_> {
         let incident = self.engine_lost || self.watch.lost() || self.state.recoveries > 0;
         let down = self.state.was_running(member) && !old.is_up();
         if down && incident && !self.state.any_started(Step::Stop) {
+            self.no_lost_process(member).await?;
             let result = self.ports.runtime.start(&old.id).await;
             self.watch.ours(&old.id);
             result?;

@@ -154,6 +154,7 @@ impl Run<'_> {
             ));
         }
         self.nobody_started_the_new(member).await?;
+        self.no_lost_process(member).await?;
         let guard = self.hold_mounts(member).await?;
         let request = self.snapshot_request(member, consistency)?;
         let info = match self.ports.snapshots.take(&request, self.progress).await {
@@ -217,6 +218,24 @@ impl Run<'_> {
         })
     }
 
+    /// Where the engine was lost, it may have lost sight of what somebody had started before: the new container, or the old
+    /// one again.
+    pub(super) async fn no_lost_process(&mut self, member: usize) -> Result<(), StepError> {
+        if !self.engine_lost && !self.watch.lost() && self.state.recoveries == 0 {
+            return Ok(());
+        }
+        let new = self.facts(member).candidate.as_ref().map(|id| ("new", id));
+        let old = ("old", self.state.old_id(member));
+        for (which, id) in new.into_iter().chain([old]) {
+            if let Some(orphan) = self.ports.runtime.orphan(id).await? {
+                return Err(stuck(format!(
+                    "a process of the {which} container lives on without the engine: {orphan}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
     pub(super) async fn start(&mut self, member: usize) -> Result<Facts, StepError> {
         let new = self.new_or_gone(member).await?;
         if new.started_at.is_some() && (new.is_up() || !self.state.forced_forward) {
@@ -226,17 +245,7 @@ impl Run<'_> {
                 ..Facts::default()
             });
         }
-        if self.engine_lost {
-            // Somebody may have started the old one again before the engine lost sight of it.
-            let old = self.state.old_id(member);
-            for (which, id) in [("new", &new.id), ("old", old)] {
-                if let Some(orphan) = self.ports.runtime.orphan(id).await? {
-                    return Err(stuck(format!(
-                        "a process of the {which} container lives on without the engine: {orphan}"
-                    )));
-                }
-            }
-        }
+        self.no_lost_process(member).await?;
         if let Some(other) = self.version_beside(&new.id).await? {
             return Err(StepError::Diverged(other));
         }
