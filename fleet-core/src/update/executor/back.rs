@@ -481,6 +481,9 @@ impl Run<'_> {
         let down = self.state.was_running(member) && !old.is_up();
         if down && incident && !self.state.any_started(Step::Stop) {
             self.no_lost_process(member).await?;
+            if let Some(other) = self.version_beside(&old.id).await? {
+                return Err(StepError::Diverged(other));
+            }
             let result = self.ports.runtime.start(&old.id).await;
             self.watch.ours(&old.id);
             result?;
