@@ -169,13 +169,9 @@ impl Checker {
         let machine = host.machine();
         let dirty = state.volumes_dirty() && !self.volumes_before.is_empty();
         let kept = machine.snapshots.contains_key(&self.snapshot);
-        // What somebody else started before there was a snapshot, nobody can take back.
-        let before_snapshot = state.members.iter().all(|member| {
-            let facts = &member.facts;
-            let by_others = facts.started_by_others == Some(true) && facts.snapshot.is_none();
-            by_others || !member.started.contains(&Step::Start)
-        });
-        ensure(!dirty || kept || before_snapshot, "I11", || {
+        // What somebody else started before there was a snapshot, nobody can take back; fleet starts nothing before.
+        let taken = self.done.contains(&Step::Snapshot);
+        ensure(!dirty || kept || !taken, "I11", || {
             "the snapshot that a person needs is gone".to_owned()
         })
     }

@@ -9,9 +9,9 @@ use super::Run;
 use super::error::{StepError, chain};
 use super::look::{infrastructure, stuck};
 use super::prepare::local_tag;
-use crate::ids::{ContainerId, SnapshotId, VolumeName};
+use crate::ids::{ContainerId, SnapshotId};
 use crate::model::{Container, EngineHealth, RestartPolicy, VolumeSource};
-use crate::ports::{CreateRequest, Names, PortErrorKind, RestoreRequest};
+use crate::ports::{Names, PortErrorKind};
 
 /// Lines of the failed container's log that are kept.
 const EVIDENCE_LINES: u32 = 50;
@@ -113,17 +113,17 @@ impl Run<'_> {
         })
     }
 
-    async fn put_back(
+    pub(super) async fn put_back(
         &self,
         member: usize,
         snapshot: &SnapshotId,
         volumes: &[VolumeSource],
     ) -> Result<(), StepError> {
-        // The last look before the act.
-        self.nobody_writes(member).await?;
         let mut tries = 0;
         loop {
             tries += 1;
+            // The last look before the act, each time.
+            self.nobody_writes(member).await?;
             match self
                 .ports
                 .snapshots
@@ -142,77 +142,6 @@ impl Run<'_> {
                 }
             }
         }
-    }
-
-    /// Volumes of the snapshot that are not there any more: a prune took them with the old container.
-    async fn lost_volumes(&self, member: usize) -> Result<Vec<VolumeName>, StepError> {
-        let mut lost = Vec::new();
-        if self.facts(member).snapshot.is_some() {
-            for volume in self.facts(member).volumes.iter().flatten() {
-                if self.ports.runtime.volume(&volume.name).await?.is_none() {
-                    lost.push(volume.name.clone());
-                }
-            }
-        }
-        Ok(lost)
-    }
-
-    /// Volumes that do not hold what the snapshot does, where an earlier try made the old container again and may have
-    /// died over it.
-    async fn unlike_the_snapshot(&self, member: usize) -> Result<Vec<VolumeName>, StepError> {
-        let Some(snapshot) = &self.facts(member).snapshot else {
-            return Ok(Vec::new());
-        };
-        let volumes = self.volumes_now(member).await?;
-        let differ = self.ports.snapshots.differs(&snapshot.id, &volumes).await;
-        let lost = match differ {
-            Err(error) if error.kind() == PortErrorKind::Corrupt => {
-                return Err(stuck(format!(
-                    "the old container was made again, and {}",
-                    chain(&error)
-                )));
-            }
-            other => other?,
-        };
-        // Once it may have run, what is there may be its own.
-        if !lost.is_empty() && self.state.members[member].started.contains(&Step::StartOld) {
-            return Err(stuck(format!(
-                "the old container was made again, and whether its volumes were lost before cannot be told; snapshot {} \
-                 holds the data of the moment of stop",
-                snapshot.id
-            )));
-        }
-        Ok(lost)
-    }
-
-    async fn volumes_now(&self, member: usize) -> Result<Vec<VolumeSource>, StepError> {
-        let mut volumes = Vec::new();
-        for volume in self.facts(member).volumes.iter().flatten() {
-            volumes.extend(self.ports.runtime.volume(&volume.name).await?);
-        }
-        Ok(volumes)
-    }
-
-    /// The engine made empty volumes in the place of those that were lost: they get the data of the moment of stop.
-    async fn fill_what_was_lost(
-        &mut self,
-        member: usize,
-        lost: &[VolumeName],
-    ) -> Result<(), StepError> {
-        let Some(snapshot) = self.facts(member).snapshot.clone() else {
-            return Ok(());
-        };
-        if lost.is_empty() {
-            return Ok(());
-        }
-        tracing::warn!(
-            ?lost,
-            "volumes were removed, and get the data of the moment of stop"
-        );
-        self.hold_mounts(member).await?;
-        let mut volumes = self.volumes_now(member).await?;
-        volumes.retain(|volume| lost.contains(&volume.name));
-        self.put_back(member, &snapshot.id, &volumes).await
     }
 
     /// The snapshot of the moment of stop. A journal that lost it still knows the id that it was to have. None where there
@@ -327,50 +256,6 @@ impl Run<'_> {
         }
     }
 
-    /// The old container was pruned: make it again from its frozen spec.
-    async fn make_old_again(&mut self, member: usize, name: String) -> Result<Facts, StepError> {
-        if let Some(holder) = self.ports.runtime.find(&name).await? {
-            if self.is_ours(&holder) && Some(&holder.id) != self.facts(member).candidate.as_ref() {
-                // An earlier try made it and its answer was lost.
-                if holder.started_at.is_none() {
-                    let lost = self.unlike_the_snapshot(member).await?;
-                    self.fill_what_was_lost(member, &lost).await?;
-                }
-                return Ok(Facts {
-                    restored: Some(holder.id),
-                    ..Facts::default()
-                });
-            }
-            return Err(StepError::Diverged(format!(
-                "the old container was removed, and the name {name} is held by container {}",
-                holder.id.short()
-            )));
-        }
-        let request = RestoreRequest {
-            update: self.state.plan.id,
-            name,
-            frozen: self.frozen(member)?.clone(),
-            repoint: self.repoint(member, |facts| facts.restored.clone()),
-        };
-        let mut lost = self.lost_volumes(member).await?;
-        let created = self
-            .ports
-            .runtime
-            .create(&CreateRequest::Restore(Box::new(request)))
-            .await?;
-        // A prune may have come between the look and the act.
-        if self.state.members[member].started.contains(&Step::StartOld) {
-            lost.extend(created.new_volumes);
-        } else {
-            lost = self.unlike_the_snapshot(member).await?;
-        }
-        self.fill_what_was_lost(member, &lost).await?;
-        Ok(Facts {
-            restored: Some(created.id),
-            ..Facts::default()
-        })
-    }
-
     pub(super) async fn start_old(&mut self, member: usize) -> Result<Facts, StepError> {
         let (old, restored) = match self.old(member).await? {
             Some(old) => (self.after_a_stop_that_goes_on(member, old).await?, None),
@@ -477,17 +362,21 @@ impl Run<'_> {
         member: usize,
         old: &Container,
     ) -> Result<(), StepError> {
-        let incident = self.engine_lost || self.watch.lost() || self.state.recoveries > 0;
         let down = self.state.was_running(member) && !old.is_up();
-        if down && incident && !self.state.any_started(Step::Stop) {
-            self.no_lost_process(member).await?;
-            if let Some(other) = self.version_beside(&old.id).await? {
-                return Err(StepError::Diverged(other));
-            }
-            let result = self.ports.runtime.start(&old.id).await;
-            self.watch.ours(&old.id);
-            result?;
+        if down && self.may_have_missed_something() && !self.state.any_started(Step::Stop) {
+            self.start_old_alone(member, old).await?;
         }
+        Ok(())
+    }
+
+    async fn start_old_alone(&mut self, member: usize, old: &Container) -> Result<(), StepError> {
+        self.no_lost_process(member).await?;
+        if let Some(other) = self.version_beside(&old.id).await? {
+            return Err(StepError::Diverged(other));
+        }
+        let result = self.ports.runtime.start(&old.id).await;
+        self.watch.ours(&old.id);
+        result?;
         Ok(())
     }
 
@@ -518,8 +407,18 @@ impl Run<'_> {
         }
     }
 
-    /// The end of the way back has no effect outside the journal: its rows are the effect.
-    pub(super) fn rolled_back(&mut self) -> Result<Facts, StepError> {
+    /// The end of the way back has no effect outside the journal: its rows are the effect. But one that was back may have
+    /// gone down again with the engine while others were on their way.
+    pub(super) async fn rolled_back(&mut self) -> Result<Facts, StepError> {
+        let back = self.state.any_started(Step::Stop) && self.may_have_missed_something();
+        for member in 0..self.state.members.len() {
+            if back && self.state.was_running(member) {
+                let old = self.old_or_gone(member).await?;
+                if !old.is_up() {
+                    self.start_old_alone(member, &old).await?;
+                }
+            }
+        }
         Ok(Facts::default())
     }
 

@@ -221,7 +221,7 @@ impl Run<'_> {
     /// Where the engine was lost, it may have lost sight of what somebody had started before: the new container, or the old
     /// one again.
     pub(super) async fn no_lost_process(&mut self, member: usize) -> Result<(), StepError> {
-        if !self.engine_lost && !self.watch.lost() && self.state.recoveries == 0 {
+        if !self.may_have_missed_something() {
             return Ok(());
         }
         let new = self.facts(member).candidate.as_ref().map(|id| ("new", id));
@@ -319,13 +319,13 @@ impl Run<'_> {
     /// The commit has no effect outside the journal: its rows are the effect. What another process armed may have gone down
     /// since; before the commit any doubt leads back.
     pub(super) async fn commit(&mut self) -> Result<Facts, StepError> {
-        if self.state.recoveries > 0 && !self.state.forced_forward {
+        if self.may_have_missed_something() && !self.state.forced_forward {
             for member in 0..self.state.members.len() {
                 let new = self.new_container(member).await?;
                 let up = new.as_ref().is_some_and(runs);
                 if self.state.was_running(member) && !up {
                     return Err(infrastructure(
-                        "the new container went down before the commit, while fleet was dead",
+                        "the new container went down before the commit, while the engine or fleet was away",
                     ));
                 }
             }

@@ -109,8 +109,7 @@ impl Run<'_> {
         new: &Container,
     ) -> Result<Facts, StepError> {
         let runs = runs(new);
-        let incident = self.state.recoveries > 0 || self.engine_lost || self.watch.lost();
-        if !runs && !incident {
+        if !runs && !self.may_have_missed_something() {
             return Err(StepError::Failed(Cause::new(
                 Fault::Release,
                 "the new container ended after it had passed",
@@ -312,7 +311,7 @@ impl Run<'_> {
     ) -> Result<(), StepError> {
         let id = &container.id;
         let signalled = self.watch.was_killed(id);
-        let mut incident = self.engine_lost || self.watch.lost() || self.state.recoveries > 0;
+        let mut incident = self.may_have_missed_something();
         if signalled && !incident {
             incident = self.engine_goes_down().await;
             if !incident {

@@ -100,6 +100,12 @@ impl Run<'_> {
         all.filter(|name| !old.contains(name)).collect()
     }
 
+    /// Whether something may have happened to the containers that nobody told of: the engine was away, or another process
+    /// of fleet had the update before.
+    pub(super) fn may_have_missed_something(&mut self) -> bool {
+        self.engine_lost || self.watch.lost() || self.state.recoveries > 0
+    }
+
     /// The other version of the same instance, if it runs: no start beside it.
     pub(super) async fn version_beside(
         &self,

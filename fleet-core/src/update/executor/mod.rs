@@ -3,6 +3,7 @@
 //! The executor decides nothing about order. Every effect looks before it acts, sets an absolute state and may be
 //! repeated; so live work and recovery are the same code, and a step that began before a crash is simply done again.
 
+mod again;
 mod back;
 mod cutover;
 mod error;
@@ -250,7 +251,7 @@ impl Run<'_> {
             Step::StartOld => self.start_old(member).await,
             Step::ArmOld => self.arm_old(member).await,
             Step::GateOld => self.gate_old(member).await,
-            Step::RolledBack => self.rolled_back(),
+            Step::RolledBack => self.rolled_back().await,
             Step::CleanUpBack => self.clean_up_back().await,
         }
     }
