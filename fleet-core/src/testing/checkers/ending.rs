@@ -201,8 +201,7 @@ impl Checker {
 
     /// A container that is down without fleet's doing is anybody's to prune.
     fn pruned_while_down(&self, host: &FakeHost) -> bool {
-        let down = self.engine_moved || !self.was_running || self.theirs.ran;
-        self.pruned && down && host.container(&self.name).is_none()
+        self.could_be_pruned() && host.container(&self.name).is_none()
     }
 
     /// The instance's container, under whatever name somebody gave to it. None where it is not fleet's to answer for: a

@@ -196,7 +196,9 @@ impl Checker {
                 })?;
             }
             Fact::VolumeRemoved(name) => {
-                ensure(!self.volumes_before.contains_key(&name), "I6", || {
+                // One that a prune took before is made again with the new container, and is fleet's then.
+                let known = self.volumes_before.contains_key(&name);
+                ensure(!known || self.could_be_pruned(), "I6", || {
                     format!("fleet removed volume {name}")
                 })?;
             }
@@ -270,6 +272,11 @@ impl Checker {
             }
             Move::ClockJump { .. } | Move::FreeBytes(_) => {}
         }
+    }
+
+    /// Whether somebody pruned while the container may have been down without fleet's doing.
+    fn could_be_pruned(&self) -> bool {
+        self.pruned && (self.engine_moved || !self.was_running || self.theirs.ran)
     }
 
     /// Whether fleet could not have seen what somebody else just did.
