@@ -189,6 +189,37 @@ fn a_death_at_every_place_with_a_blow_to_the_host_ends_well() {
     }
 }
 
+/// Some of the pairs with each blow: one in so many, by what the build can do.
+#[test]
+fn two_deaths_with_a_blow_to_the_host_between_end_well() {
+    let stride = if cfg!(debug_assertions) { 1_009 } else { 23 };
+    for (kind, scenario) in scenarios() {
+        let first = places(&scenario, |world| {
+            world.begin(FaultPlan::default()).expect("no violation");
+        });
+        // Further places than a recovery has are no deaths: then the first one was the only one.
+        let pairs = (1..=first).flat_map(|site| (1..=first).map(move |second| (site, second)));
+        let mut all = Vec::new();
+        for blow in between() {
+            let some = pairs.clone().step_by(stride * some_of(&scenario));
+            all.extend(some.map(|pair| (pair, blow.clone())));
+        }
+        each(&all, |((site, second), (blow, moves))| {
+            let name = format!("{kind}, deaths at places {site} and {second}, {blow} between");
+            well(&name, &scenario, |world| {
+                assert_eq!(world.begin(FaultPlan::death(*site))?, Life::Died);
+                for what in moves {
+                    world.host().happen(what.clone());
+                    world.host().pass(Duration::from_secs(2));
+                }
+                world.recover(FaultPlan::death(*second))?;
+                world.finish()
+            });
+        });
+        println!("{kind}: {} pairs of deaths with a blow between", all.len());
+    }
+}
+
 #[test]
 fn a_blow_to_the_host_before_every_call_ends_well() {
     for (kind, scenario) in scenarios() {

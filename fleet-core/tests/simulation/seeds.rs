@@ -172,8 +172,47 @@ fn seeds_that_found_a_bug_hold() {
             1_795_707_273_003_233,
             "the new container was started beside a process of the old one that the engine lost",
         ),
+        (
+            990_127_226,
+            "a snapshot was taken beside a process of the new container that somebody had started and the engine had lost",
+        ),
+        (
+            880_172_919,
+            "a restore was tried again under a container that somebody had made meanwhile",
+        ),
+        (
+            880_076_434,
+            "the old container came back over a volume that a prune had taken before it was copied",
+        ),
     ] {
         if let Err(failure) = tell(seed, true) {
+            panic!("{found}\n{failure}");
+        }
+    }
+}
+
+/// The same of groups.
+#[test]
+fn seeds_of_groups_that_found_a_bug_hold() {
+    for (seed, found) in [
+        (
+            880_013_197,
+            "the old container was started again beside a lost process of the new one",
+        ),
+        (
+            880_032_615,
+            "the old container was started again beside the new one that somebody had started",
+        ),
+        (
+            1_990_002_428,
+            "an engine that died while the last member came back left the first one down",
+        ),
+        (
+            5_002_626,
+            "the only copy of a volume that a prune took was removed",
+        ),
+    ] {
+        if let Err(failure) = tell_of_group(seed, true) {
             panic!("{found}\n{failure}");
         }
     }
