@@ -11,7 +11,7 @@ use crate::model::{
     Container, InstanceSettings, MountKind, Release, SnapshotChoice, SnapshotEstimate,
 };
 use crate::ports::{JournalError, PortError, PortErrorKind};
-use crate::update::{MemberPlan, Refusal, Subject, UpdatePlan, group, preflight};
+use crate::update::{MemberPlan, Refusal, Subject, UpdatePlan, groups, preflight};
 
 /// One update as it would be done.
 #[derive(Debug, Clone)]
@@ -36,10 +36,8 @@ impl Fleet {
         request: &UpdateRequest,
     ) -> Result<Vec<Admission>, FleetError> {
         let mut admissions = Vec::new();
-        let mut left: Vec<ContainerId> = targets.keys().cloned().collect();
-        while let Some(first) = left.first().cloned() {
-            let found = group(&survey.inventory, &survey.settings, &[first]);
-            left.retain(|id| !found.members.contains(id));
+        let updated: Vec<ContainerId> = targets.keys().cloned().collect();
+        for found in groups(&survey.inventory, &survey.settings, &updated) {
             let mut plan = self.plan(survey, &found.members, targets, request)?;
             self.note_what_runs(survey, &mut plan).await?;
             let primary = plan.primary().instance.clone();

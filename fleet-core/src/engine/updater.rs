@@ -17,7 +17,7 @@ use super::rollout::{
     FleetView, Happened, InstanceView, UpdateOrder, Updater, UpdaterError, update_end,
 };
 use super::{Fleet, FleetError, InstanceState, Managed, Survey, Target, UpdateRequest};
-use crate::ids::{ImageId, InstanceId, RolloutId, TenantId, UpdateId};
+use crate::ids::{ContainerId, ImageId, InstanceId, InstanceName, RolloutId, TenantId, UpdateId};
 use crate::image::{Digest, ImageRef, PinnedImage};
 use crate::model::labels::LabelMode;
 use crate::model::{Channel, Container, EngineHealth, ImageInfo, InstanceSettings, Release};
@@ -25,7 +25,7 @@ use crate::plan::rollout::{Ending, UpdateEnd};
 use crate::plan::strategy::FailureKind;
 use crate::plan::{Asked, Candidate, InstanceState as PlanState, RolloutKind, mode_of};
 use crate::ports::{Deployed, PortError, ProgressOf, ProgressSink, StoredUpdate};
-use crate::update::{Fault, MemberPlan, NO_SPACE, Outcome, Phase, SagaError, UpdateState, group};
+use crate::update::{Fault, MemberPlan, NO_SPACE, Outcome, Phase, SagaError, UpdateState, groups};
 
 /// Shortest and longest pause before recovery is asked again for an update that lost its engine.
 const ENGINE_PAUSE: Duration = Duration::from_secs(1);
@@ -209,7 +209,6 @@ impl FleetUpdater {
 
     async fn candidate(
         &self,
-        survey: &Survey,
         managed: Managed<'_>,
         target: &PinnedImage,
         known: &mut Known,
@@ -219,15 +218,6 @@ impl FleetUpdater {
         let running = known.digest(&self.fleet, &id, managed.container).await?;
         let history = journal.history(&id, HISTORY).await?;
         let quarantined = journal.quarantined(&id).await?;
-        let found = group(
-            &survey.inventory,
-            &survey.settings,
-            std::slice::from_ref(&managed.container.id),
-        );
-        let root = found
-            .members
-            .first()
-            .and_then(|first| survey.inventory.by_id(first));
         let current: Option<Digest> = running.parse().ok();
         Ok(Candidate {
             behind: current.as_ref().map(|current| *current != target.digest),
@@ -239,9 +229,7 @@ impl FleetUpdater {
                 .any(|known| known.digest == target.digest),
             failed_before: history.first().is_some_and(failed),
             own: self.fleet.options.own_container.as_ref() == Some(&managed.container.id),
-            group: root
-                .filter(|_| found.members.len() > 1)
-                .and_then(|root| root.instance_name()),
+            group: known.groups.get(&managed.container.id).cloned(),
             estimate: history.iter().filter_map(took).max(),
             ..Candidate::new(id, managed.settings)
         })
@@ -267,6 +255,7 @@ impl FleetUpdater {
         }
         let deployed = journal.deployed().await?.into_iter();
         Ok(Known {
+            groups: BTreeMap::new(),
             open,
             deployed: deployed
                 .map(|known| (known.instance.clone(), known))
@@ -323,17 +312,16 @@ impl FleetUpdater {
         asked: &Asked,
     ) -> Result<Vec<Candidate>, FleetError> {
         let survey = self.survey_of_now().await?;
+        let followers = survey.managed().filter(|managed| {
+            let image = managed.container.image.as_str();
+            follows(image, managed.settings, target, asked)
+        });
+        let followers: Vec<Managed<'_>> = followers.collect();
         let mut known = self.known().await?;
+        known.groups = groups_of(&survey, &followers);
         let mut candidates = Vec::new();
-        for managed in survey.managed() {
-            if follows(
-                managed.container.image.as_str(),
-                managed.settings,
-                target,
-                asked,
-            ) {
-                candidates.push(self.candidate(&survey, managed, target, &mut known).await?);
-            }
+        for managed in followers {
+            candidates.push(self.candidate(managed, target, &mut known).await?);
         }
         Ok(candidates)
     }
@@ -341,6 +329,8 @@ impl FleetUpdater {
 
 /// What the stores say of all instances, and the engine of their images.
 struct Known {
+    /// For those that move together, the first of them.
+    groups: BTreeMap<ContainerId, InstanceName>,
     open: BTreeMap<InstanceId, OpenUpdate>,
     deployed: BTreeMap<InstanceId, Deployed>,
     /// Those that were asked for: many instances share an image.
@@ -510,6 +500,27 @@ impl FleetUpdater {
         let estimate = self.fleet.estimate(managed.container, choice).await?;
         Ok(estimate.is_none_or(|estimate| estimate.fits()))
     }
+}
+
+/// For each container of a set that moves together when all of these are updated, the first one of the set.
+fn groups_of(survey: &Survey, updated: &[Managed<'_>]) -> BTreeMap<ContainerId, InstanceName> {
+    let ids: Vec<_> = updated
+        .iter()
+        .map(|managed| managed.container.id.clone())
+        .collect();
+    let mut found = BTreeMap::new();
+    for group in groups(&survey.inventory, &survey.settings, &ids) {
+        let root = group.members.first();
+        let root = root.and_then(|first| survey.inventory.by_id(first));
+        if let (Some(root), true) = (
+            root.and_then(|root| root.instance_name()),
+            group.members.len() > 1,
+        ) {
+            let members = group.members.into_iter();
+            found.extend(members.map(|member| (member, root.clone())));
+        }
+    }
+    found
 }
 
 /// Whether an instance follows the target: by repository, and for detection by the very reference and the channel.

@@ -30,35 +30,55 @@ pub fn group(
     targets: &[ContainerId],
 ) -> Group {
     let bonds = Bonds::new(inventory, settings);
-    let mut refusals = Vec::new();
-    let mut members: BTreeSet<ContainerId> = BTreeSet::new();
-    let mut todo: Vec<ContainerId> = targets.to_vec();
-    while let Some(id) = todo.pop() {
-        if !members.insert(id.clone()) {
-            continue;
-        }
-        for (other, why) in bonds.bound_to(&id) {
-            match settings.get(&other.id).filter(|settings| settings.enabled) {
-                Some(_) => todo.push(other.id.clone()),
-                None if why.is_soft() => {}
-                None => refusals.push(why.refusal(inventory, &id, other)),
-            }
-        }
+    let mut all = Reached::default();
+    for target in targets {
+        all.join(bonds.reach(target));
     }
-    match bonds.ordered(&members) {
-        Ok(members) => Group { members, refusals },
-        Err(cycle) => {
-            refusals.push(Refusal::for_good(
-                "cycle",
-                format!(
-                    "expected an order of starting, found a cycle: {}",
-                    cycle.join(" → ")
-                ),
-                "remove one of the dependencies (fleet.depends_on, or compose's depends_on)",
-            ));
-            Group {
-                members: members.into_iter().collect(),
-                refusals,
+    bonds.in_order(all)
+}
+
+/// The sets into which these containers fall when all of them are updated, each one update; no container is in two. A
+/// container that could be updated alone moves with the one that takes it along.
+#[must_use]
+pub fn groups(
+    inventory: &Inventory,
+    settings: &BTreeMap<ContainerId, InstanceSettings>,
+    targets: &[ContainerId],
+) -> Vec<Group> {
+    let bonds = Bonds::new(inventory, settings);
+    let mut sets: Vec<Reached> = Vec::new();
+    let mut places: BTreeMap<ContainerId, usize> = BTreeMap::new();
+    for target in targets {
+        let mut set = bonds.reach(target);
+        let touched: BTreeSet<usize> = set
+            .members
+            .iter()
+            .filter_map(|id| places.get(id).copied())
+            .collect();
+        for place in touched {
+            set.join(std::mem::take(&mut sets[place]));
+        }
+        let place = sets.len();
+        places.extend(set.members.iter().map(|id| (id.clone(), place)));
+        sets.push(set);
+    }
+    let sets = sets.into_iter().filter(|set| !set.members.is_empty());
+    sets.map(|set| bonds.in_order(set)).collect()
+}
+
+/// What must move when something does.
+#[derive(Default)]
+struct Reached {
+    members: BTreeSet<ContainerId>,
+    refusals: Vec<Refusal>,
+}
+
+impl Reached {
+    fn join(&mut self, other: Self) {
+        self.members.extend(other.members);
+        for refusal in other.refusals {
+            if !self.refusals.contains(&refusal) {
+                self.refusals.push(refusal);
             }
         }
     }
@@ -109,6 +129,52 @@ struct Bonds<'a> {
 }
 
 impl<'a> Bonds<'a> {
+    /// All that moves when one container does.
+    fn reach(&self, target: &ContainerId) -> Reached {
+        let mut reached = Reached::default();
+        let mut todo = vec![target.clone()];
+        while let Some(id) = todo.pop() {
+            if !reached.members.insert(id.clone()) {
+                continue;
+            }
+            for (other, why) in self.bound_to(&id) {
+                let settings = self.settings.get(&other.id);
+                match settings.filter(|settings| settings.enabled) {
+                    Some(_) => todo.push(other.id.clone()),
+                    None if why.is_soft() => {}
+                    None => reached
+                        .refusals
+                        .push(why.refusal(self.inventory, &id, other)),
+                }
+            }
+        }
+        reached
+    }
+
+    fn in_order(&self, set: Reached) -> Group {
+        let Reached {
+            members,
+            mut refusals,
+        } = set;
+        match self.ordered(&members) {
+            Ok(members) => Group { members, refusals },
+            Err(cycle) => {
+                refusals.push(Refusal::for_good(
+                    "cycle",
+                    format!(
+                        "expected an order of starting, found a cycle: {}",
+                        cycle.join(" → ")
+                    ),
+                    "remove one of the dependencies (fleet.depends_on, or compose's depends_on)",
+                ));
+                Group {
+                    members: members.into_iter().collect(),
+                    refusals,
+                }
+            }
+        }
+    }
+
     fn new(
         inventory: &'a Inventory,
         settings: &'a BTreeMap<ContainerId, InstanceSettings>,
@@ -216,4 +282,61 @@ fn is_service(this: &Container, other: &Container, name: &str) -> bool {
     label(this, project).is_some()
         && label(this, project) == label(other, project)
         && label(other, "com.docker.compose.service").as_deref() == Some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ParentRef;
+    use crate::testing::{FakeHost, Workload, image, instance};
+
+    /// A parent, its child and a stranger.
+    fn three() -> (Inventory, BTreeMap<ContainerId, InstanceSettings>) {
+        let host = FakeHost::new(1);
+        host.load(image("app:1").runs(Workload::healthy("1")));
+        for name in ["child", "parent", "stranger"] {
+            let run = instance(name).image("app:1").without_volumes();
+            host.run(run.volume(name, "/data"));
+        }
+        let mut containers = host.containers();
+        let parent = host.container("parent").unwrap().id;
+        for container in &mut containers {
+            if container.name == "child" {
+                container.parents = vec![ParentRef {
+                    via: "network".to_owned(),
+                    reference: "parent".to_owned(),
+                    id: Some(parent.clone()),
+                }];
+            }
+        }
+        let settings = containers.iter().map(|container| {
+            let (settings, _) = InstanceSettings::read("fleet.", container);
+            (container.id.clone(), settings)
+        });
+        let settings = settings.collect();
+        (Inventory { containers }, settings)
+    }
+
+    #[test]
+    fn whoever_comes_first_nobody_is_in_two_sets() {
+        let (inventory, settings) = three();
+        let id = |name: &str| inventory.by_name(name).unwrap().id.clone();
+        let of = |targets: &[&str]| {
+            let targets: Vec<_> = targets.iter().map(|name| id(name)).collect();
+            let found = groups(&inventory, &settings, &targets).into_iter();
+            let mut found: Vec<_> = found.map(|group| group.members).collect();
+            found.sort_by_key(Vec::len);
+            found
+        };
+        let pair = vec![id("parent"), id("child")];
+        assert_eq!(of(&["child"]), [vec![id("child")]]);
+        assert_eq!(of(&["parent"]), [pair.clone()]);
+        for both in [["child", "parent"], ["parent", "child"]] {
+            assert_eq!(of(&both), [pair.clone()]);
+        }
+        assert_eq!(
+            of(&["child", "stranger", "parent"]),
+            [vec![id("stranger")], pair]
+        );
+    }
 }

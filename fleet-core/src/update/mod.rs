@@ -21,7 +21,7 @@ mod step;
 pub use entry::{Entry, Phase};
 pub use executor::{ENGINE_WAIT, Executor, SagaError, error_chain};
 pub use former::former_digests;
-pub use group::{Group, group};
+pub use group::{Group, group, groups};
 pub use outcome::{Cause, Fault, Outcome};
 pub use plan::{MemberPlan, UpdatePlan};
 pub use preflight::{NO_SPACE, Refusal, Subject, is_transitional, preflight};
