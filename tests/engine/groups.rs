@@ -17,16 +17,20 @@ impl Pair {
     fn new() -> Self {
         let lab = Lab::new("pair");
         let vpn = lab.import("vpn:1", &Image::new("vpn1", ""));
-        let app = lab.import("app:1", &Image::new("app1", "").env("APP_PORT", "9090"));
-        let parent = lab.run("vpn").managed().start(&vpn);
+        let app = lab.import("app:1", &Image::new("app1", ""));
+        Self::of(lab, &vpn, &app)
+    }
+
+    fn of(lab: Lab, vpn: &str, app: &str) -> Self {
+        let parent = lab.run("vpn").managed().start(vpn);
         parent.wait_up();
         let network = format!("container:{}", parent.name);
         let child = lab
             .run("app")
             .managed()
             .label("fleet.health.port", "9090")
-            .options(&["--network", &network])
-            .start(&app);
+            .options(&["--network", &network, "--env", "APP_PORT=9090"])
+            .start(app);
         Self { lab, parent, child }
     }
 
@@ -77,16 +81,7 @@ async fn a_new_child_leaves_its_parent_alone() {
 async fn both_get_new_images_in_one_update_or_neither_does() {
     let lab = Lab::new("both");
     let old = lab.import("1", &Image::new("1", ""));
-    let parent = lab.run("vpn").managed().start(&old);
-    parent.wait_up();
-    let network = format!("container:{}", parent.name);
-    let child = lab
-        .run("app")
-        .managed()
-        .label("fleet.health.port", "9090")
-        .options(&["--network", &network, "--env", "APP_PORT=9090"])
-        .start(&old);
-    let pair = Pair { lab, parent, child };
+    let pair = Pair::of(lab, &old, &old);
     let names = [pair.parent.name.as_str(), pair.child.name.as_str()];
     let now = || {
         let shown = [pair.parent.inspect_by_name(), pair.child.inspect_by_name()];
