@@ -39,7 +39,7 @@ impl Fleet {
         let updated: Vec<ContainerId> = targets.keys().cloned().collect();
         for found in groups(&survey.inventory, &survey.settings, &updated) {
             let mut plan = self.plan(survey, &found.members, targets, request)?;
-            self.note_what_runs(survey, &mut plan).await?;
+            let from_digest = self.note_what_runs(survey, &mut plan).await?;
             let primary = plan.primary().instance.clone();
             let mut refusals: Vec<_> = found
                 .refusals
@@ -52,7 +52,6 @@ impl Fleet {
                 let found = self.refusals(survey, id, target, request, estimate);
                 refusals.extend(found.await?);
             }
-            let from_digest = self.digest_before(survey, &plan).await?;
             admissions.push(Admission {
                 plan,
                 refusals,
@@ -62,44 +61,31 @@ impl Fleet {
         Ok(admissions)
     }
 
-    /// Writes down what the members run that get a release: a rollout may have to take them back to it.
+    /// Writes down what the members run that get a release: a rollout may have to take them back to it. Gives the digest
+    /// of the one that the update is about.
     async fn note_what_runs(
         &self,
         survey: &Survey,
         plan: &mut UpdatePlan,
-    ) -> Result<(), FleetError> {
+    ) -> Result<String, FleetError> {
         let deployed = self.ports.update.journal.deployed().await?;
+        let mut primary = None;
         let updated = plan.members.iter_mut();
         for member in updated.filter(|member| member.target.is_some()) {
             let Some(container) = survey.inventory.by_id(&member.container) else {
                 continue;
             };
-            let digest = self
+            let runs = self
                 .running_digest(&member.instance, container, &deployed)
                 .await?;
             let image = container.image.parse::<ImageRef>().ok();
-            let digest = digest.parse::<Digest>().ok();
+            let digest = runs.parse::<Digest>().ok();
             member.before = image
                 .zip(digest)
                 .map(|(image, digest)| image.pinned(digest));
+            primary.get_or_insert(runs);
         }
-        Ok(())
-    }
-
-    async fn digest_before(
-        &self,
-        survey: &Survey,
-        plan: &UpdatePlan,
-    ) -> Result<String, FleetError> {
-        let member = plan.primary();
-        let deployed = self.ports.update.journal.deployed().await?;
-        match survey.inventory.by_id(&member.container) {
-            Some(container) => {
-                self.running_digest(&member.instance, container, &deployed)
-                    .await
-            }
-            None => Ok(String::new()),
-        }
+        Ok(primary.unwrap_or_default())
     }
 
     fn plan(
