@@ -14,6 +14,7 @@ mod probe;
 mod scout;
 mod serve;
 mod store;
+mod waiting;
 
 pub use container::DockerHelpers;
 pub(crate) use container::Pipes;

@@ -2,7 +2,6 @@
 //! a container it cannot reach other bridges.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,6 +11,7 @@ use fleet_core::ports::{ContainerRuntime, HealthProbe, PortError, ProbeTarget, P
 use super::container::DockerHelpers;
 use super::message::{Ask, Verdict};
 use super::store::{Access, Connection, blocking};
+use super::waiting::Waiting;
 use crate::engine::DockerEngine;
 use crate::health::port;
 
@@ -23,15 +23,7 @@ const IDLE: Duration = Duration::from_secs(60);
 pub struct HelperProbe {
     engine: DockerEngine,
     helpers: DockerHelpers,
-    line: Arc<Mutex<Waiting>>,
-}
-
-/// The helper that waits for the next probe.
-#[derive(Debug, Default)]
-struct Waiting {
-    line: Option<(Key, Connection)>,
-    /// Counts the probes, so that an old timer does not end a new wait.
-    turn: u64,
+    waiting: Waiting<Key>,
 }
 
 /// The start of the container's run is part of the key: a restart gives it another network.
@@ -44,38 +36,8 @@ impl HelperProbe {
         Self {
             engine,
             helpers,
-            line: Arc::default(),
+            waiting: Waiting::new(IDLE),
         }
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.line.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The helper that waits for this container; any other ends here.
-    fn take(&self, key: &Key) -> Option<Connection> {
-        let taken = self.waiting().line.take();
-        taken.filter(|(of, _)| of == key).map(|(_, line)| line)
-    }
-
-    fn keep(&self, key: Key, line: Connection) {
-        let turn = {
-            let mut waiting = self.waiting();
-            waiting.line = Some((key, line));
-            waiting.turn += 1;
-            waiting.turn
-        };
-        let waiting = Arc::downgrade(&self.line);
-        tokio::spawn(async move {
-            tokio::time::sleep(IDLE).await;
-            let Some(waiting) = waiting.upgrade() else {
-                return;
-            };
-            let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            if waiting.turn == turn {
-                waiting.line = None;
-            }
-        });
     }
 }
 
@@ -107,10 +69,10 @@ impl HealthProbe for HelperProbe {
             timeout_millis: u64::try_from(target.timeout.as_millis()).unwrap_or(u64::MAX),
         };
         // One that waited may have been ended meanwhile, by whoever ends containers; a new one is asked once.
-        if let Some(line) = self.take(&key) {
+        if let Some(line) = self.waiting.take(&key) {
             match put(line, ask.clone()).await {
                 Ok((line, verdict)) => {
-                    self.keep(key, line);
+                    self.waiting.keep(key, line);
                     return Ok(verdict);
                 }
                 Err(error) if error.outcome_unknown() => {}
@@ -123,7 +85,7 @@ impl HealthProbe for HelperProbe {
         };
         match asked.await {
             Ok((line, verdict)) => {
-                self.keep(key, line);
+                self.waiting.keep(key, line);
                 Ok(verdict)
             }
             // It ended between the two looks: there is no network to sit in.

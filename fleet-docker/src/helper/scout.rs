@@ -1,7 +1,7 @@
 //! A look at the processes of the engine's host through a helper: where fleet itself runs in a container it sees its own.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,6 +10,7 @@ use fleet_core::ports::PortError;
 
 use super::message::Ask;
 use super::store::{Access, Connect, Connection, blocking};
+use super::waiting::Waiting;
 use crate::engine::Scout;
 
 /// How long a helper waits for the next look: one rollback looks at several containers in a row.
@@ -19,15 +20,7 @@ const IDLE: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub struct HelperScout {
     connect: Arc<dyn Connect>,
-    line: Arc<Mutex<Waiting>>,
-}
-
-/// The helper that waits for the next look.
-#[derive(Debug, Default)]
-struct Waiting {
-    line: Option<Connection>,
-    /// Counts the looks, so that an old timer does not end a new wait.
-    turn: u64,
+    waiting: Waiting<()>,
 }
 
 impl HelperScout {
@@ -36,33 +29,8 @@ impl HelperScout {
     pub fn new(connect: Arc<dyn Connect>) -> Self {
         Self {
             connect,
-            line: Arc::default(),
+            waiting: Waiting::new(IDLE),
         }
-    }
-
-    fn take(&self) -> Option<Connection> {
-        let mut waiting = self.line.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.line.take()
-    }
-
-    fn keep(&self, line: Connection) {
-        let turn = {
-            let mut waiting = self.line.lock().unwrap_or_else(PoisonError::into_inner);
-            waiting.line = Some(line);
-            waiting.turn += 1;
-            waiting.turn
-        };
-        let waiting = Arc::downgrade(&self.line);
-        tokio::spawn(async move {
-            tokio::time::sleep(IDLE).await;
-            let Some(waiting) = waiting.upgrade() else {
-                return;
-            };
-            let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            if waiting.turn == turn {
-                waiting.line = None;
-            }
-        });
     }
 }
 
@@ -70,10 +38,10 @@ impl HelperScout {
 impl Scout for HelperScout {
     async fn process_of(&self, container: &ContainerId) -> Result<Option<String>, PortError> {
         // One that waited may have been ended meanwhile, by whoever ends containers; a new one is asked once.
-        if let Some(line) = self.take() {
+        if let Some(line) = self.waiting.take(&()) {
             match look(line, container.clone()).await {
                 Ok((line, found)) => {
-                    self.keep(line);
+                    self.waiting.keep((), line);
                     return Ok(found);
                 }
                 Err(error) if error.outcome_unknown() => {}
@@ -82,7 +50,7 @@ impl Scout for HelperScout {
         }
         let line = self.connect.connect(&[], Access::Processes).await?;
         let (line, found) = look(line, container.clone()).await?;
-        self.keep(line);
+        self.waiting.keep((), line);
         Ok(found)
     }
 }
