@@ -11,7 +11,8 @@
 //! | Swarm's `service update`, monitored for 1 s | at most half of theirs | median and 95th percentile no worse |
 //! | `docker-compose up -d` | – | median and 95th percentile no worse |
 //!
-//! Argument: `--rounds N` (default 3). Without `cargo bench` it takes four containers once, and judges nothing.
+//! Arguments: `--rounds N` (default 3); `--storage-driver NAME` for the private engine (default: the one of the machine's
+//! engine). How long a container takes to start depends on it, and Swarm's time does less than others'. Without `cargo bench` it takes four containers once, and judges nothing.
 
 #[path = "../shared/asker.rs"]
 mod asker;
@@ -38,7 +39,10 @@ fn main() -> anyhow::Result<()> {
     } else {
         (CONTAINERS_SHORT, 1)
     };
-    let engine = PrivateEngine::start(false);
+    let engine = match argument("--storage-driver") {
+        Some(driver) => PrivateEngine::with_driver(&driver),
+        None => PrivateEngine::start(false),
+    };
     // Entering the engine's network is for good: a thread of its own does it.
     let costs = thread::scope(|scope| {
         let bench = scope.spawn(|| {
@@ -58,11 +62,14 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn rounds() -> anyhow::Result<Option<usize>> {
-    let mut args = std::env::args().skip_while(|arg| arg != "--rounds");
-    let value = args.nth(1);
+    let value = argument("--rounds");
     value
         .map(|value| value.parse().context("--rounds: expected a number"))
         .transpose()
+}
+
+fn argument(name: &str) -> Option<String> {
+    std::env::args().skip_while(|arg| arg != name).nth(1)
 }
 
 /// What each contestant cost, in all rounds together.

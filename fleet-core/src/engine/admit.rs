@@ -118,6 +118,7 @@ impl Fleet {
             members,
             keep_snapshots: self.options.keep_snapshots,
             snapshot_max_age: self.options.snapshot_max_age,
+            shared_guard: None,
         })
     }
 

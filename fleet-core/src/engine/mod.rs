@@ -21,6 +21,7 @@ mod offers;
 mod others;
 mod recovery;
 mod resolve;
+mod shared_guard;
 mod snapshots;
 mod tick;
 mod trust;
@@ -116,6 +117,7 @@ pub struct Fleet {
     ports: FleetPorts,
     options: FleetOptions,
     live: live::Live,
+    shared: shared_guard::SharedGuards,
 }
 
 impl Fleet {
@@ -126,6 +128,7 @@ impl Fleet {
             ports,
             options,
             live: live::Live::default(),
+            shared: shared_guard::SharedGuards::default(),
         }
     }
 

@@ -3,7 +3,7 @@
 use super::{Fleet, FleetError};
 use crate::ids::{ContainerId, InstanceId, SnapshotId, UpdateId};
 use crate::model::VolumeSource;
-use crate::ports::{CreateRequest, GuardRequest};
+use crate::ports::{CreateRequest, GuardOwner, GuardRequest};
 
 impl Fleet {
     /// Lets a guard hold such volumes, made from the image of the instance's container. None where no volume is of that
@@ -25,12 +25,13 @@ impl Fleet {
             return Ok(None);
         };
         let request = GuardRequest {
-            update,
+            owner: GuardOwner::Update(update),
             name: GuardRequest::name_for(&update),
             image_id: container.image_id,
             volumes: volumes.iter().map(|volume| volume.name.clone()).collect(),
             networks: Vec::new(),
             default_network: false,
+            containers: 1,
         };
         match runtime
             .create(&CreateRequest::Guard(Box::new(request)))

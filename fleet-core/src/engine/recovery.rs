@@ -161,7 +161,14 @@ impl Fleet {
         let executor = Executor::new(&self.ports.update, progress)
             .engine_wait(self.options.engine_wait)
             .stop_when(&stopping);
-        Ok(executor.run(state).await?)
+        let state = executor.run(state).await?;
+        if let Some(guard) = &state.plan.shared_guard
+            && let Err(error) = self.remove_unused_guard(guard).await
+        {
+            // It is in nobody's way, and the next look at the rollout takes it.
+            tracing::warn!(guard, %error, "a guard could not be removed");
+        }
+        Ok(state)
     }
 
     async fn record_recovery(

@@ -56,7 +56,92 @@ impl FleetUpdater {
         }
     }
 
-    async fn carry_out(&self, order: &UpdateOrder) -> Result<UpdateEnd, FleetError> {
+    /// Holds the instance together with others of its wave while the update goes on, where one guard can.
+    async fn held(&self, order: &UpdateOrder) -> UpdateEnd {
+        let guard = self.join_guard(order).await;
+        let end = self.carried_out(order, guard.as_deref()).await;
+        if let Some(guard) = guard {
+            self.fleet.leave_guard(&guard).await;
+        }
+        end
+    }
+
+    async fn join_guard(&self, order: &UpdateOrder) -> Option<String> {
+        if order.beside.is_empty() {
+            return None;
+        }
+        // Where nobody can look, the update says better what is wrong.
+        let survey = self.survey_of_now().await.ok()?;
+        let (instance, beside) = (&order.instance, &order.beside);
+        let fleet = &self.fleet;
+        fleet
+            .join_guard(order.rollout, instance, beside, &survey)
+            .await
+    }
+
+    async fn carried_out(&self, order: &UpdateOrder, guard: Option<&str>) -> UpdateEnd {
+        let carried_out = AssertUnwindSafe(self.carry_out(order, guard));
+        let carried_out = carried_out.catch_unwind().await;
+        match carried_out {
+            // The other updates of the rollout go on; recovery looks at what is there, as after a crash.
+            Err(_) => {
+                let why = "the update stopped by a defect in fleet".to_owned();
+                self.after_a_stop(order, why).await
+            }
+            Ok(Ok(end)) => end,
+            Ok(Err(FleetError::Saga(SagaError::EngineAway { .. }))) => {
+                self.after_a_stop(order, "the engine stayed away".to_owned())
+                    .await
+            }
+            // The process is about to end: the next one reads in the journal how far this came.
+            Ok(Err(FleetError::Saga(SagaError::Stopped { .. }))) => std::future::pending().await,
+            // The outcome stands; only the clean-up is left to the next recovery.
+            Ok(Err(FleetError::Saga(SagaError::CleanUp { reason }))) => {
+                match self.became(&order.id).await {
+                    Ok(Happened::Ended(end)) => end,
+                    _ => infrastructure(reason),
+                }
+            }
+            Ok(Err(error)) => infrastructure(crate::update::error_chain(&error)),
+        }
+    }
+
+    async fn remove_guards_left(&self, rollout: &RolloutId) -> Result<(), FleetError> {
+        let survey = self.survey_of_now().await?;
+        self.fleet.remove_guards_left(rollout, &survey).await
+    }
+
+    /// What became of an update.
+    async fn became(&self, update: &UpdateId) -> Result<Happened, UpdaterError> {
+        let stored = self
+            .fleet
+            .ports
+            .update
+            .journal
+            .load(update)
+            .await
+            .map_err(|error| unanswered(error.into()))?;
+        let Some(stored) = stored else {
+            return Ok(Happened::NeverBegan);
+        };
+        let state = UpdateState::replay(stored.plan, &stored.entries);
+        let Some(outcome) = state.outcome else {
+            return Ok(Happened::Open);
+        };
+        let fault = state.cause.as_ref().map(|cause| cause.fault);
+        Ok(Happened::Ended(update_end(
+            outcome,
+            fault,
+            &state.outcome_reason,
+            self.now(),
+        )))
+    }
+
+    async fn carry_out(
+        &self,
+        order: &UpdateOrder,
+        guard: Option<&str>,
+    ) -> Result<UpdateEnd, FleetError> {
         let name = order.instance.name.as_str();
         let survey = self.survey_for(name).await?;
         let Some(managed) = survey.workload(name) else {
@@ -108,6 +193,7 @@ impl FleetUpdater {
             return Ok(UpdateEnd::Unchanged);
         };
         admission.plan.id = order.id;
+        admission.plan.shared_guard = guard.map(str::to_owned);
         let progress = ProgressOf::new(name, self.progress.as_ref());
         let report = self.fleet.update_one(&admission, &request, &progress).await;
         self.look_again(&admission.plan.members).await;
@@ -195,7 +281,7 @@ impl FleetUpdater {
         let mut pause = ENGINE_PAUSE;
         loop {
             match self.fleet.recover(self.progress.as_ref(), &|_, _| {}).await {
-                Ok(_) => match self.happened(&order.id).await {
+                Ok(_) => match self.became(&order.id).await {
                     Ok(Happened::Ended(end)) => return end,
                     Ok(Happened::NeverBegan) => return infrastructure(why),
                     Ok(Happened::Open) | Err(_) => {}
@@ -375,54 +461,18 @@ impl Known {
 #[async_trait]
 impl Updater for FleetUpdater {
     async fn update_instance(&self, order: &UpdateOrder) -> UpdateEnd {
-        let carried_out = AssertUnwindSafe(self.carry_out(order)).catch_unwind().await;
-        match carried_out {
-            // The other updates of the rollout go on; recovery looks at what is there, as after a crash.
-            Err(_) => {
-                let why = "the update stopped by a defect in fleet".to_owned();
-                self.after_a_stop(order, why).await
-            }
-            Ok(Ok(end)) => end,
-            Ok(Err(FleetError::Saga(SagaError::EngineAway { .. }))) => {
-                self.after_a_stop(order, "the engine stayed away".to_owned())
-                    .await
-            }
-            // The process is about to end: the next one reads in the journal how far this came.
-            Ok(Err(FleetError::Saga(SagaError::Stopped { .. }))) => std::future::pending().await,
-            // The outcome stands; only the clean-up is left to the next recovery.
-            Ok(Err(FleetError::Saga(SagaError::CleanUp { reason }))) => {
-                match self.happened(&order.id).await {
-                    Ok(Happened::Ended(end)) => end,
-                    _ => infrastructure(reason),
-                }
-            }
-            Ok(Err(error)) => infrastructure(crate::update::error_chain(&error)),
-        }
+        self.held(order).await
     }
 
-    async fn happened(&self, update: &UpdateId) -> Result<Happened, UpdaterError> {
-        let stored = self
-            .fleet
-            .ports
-            .update
-            .journal
-            .load(update)
-            .await
-            .map_err(|error| unanswered(error.into()))?;
-        let Some(stored) = stored else {
-            return Ok(Happened::NeverBegan);
-        };
-        let state = UpdateState::replay(stored.plan, &stored.entries);
-        let Some(outcome) = state.outcome else {
-            return Ok(Happened::Open);
-        };
-        let fault = state.cause.as_ref().map(|cause| cause.fault);
-        Ok(Happened::Ended(update_end(
-            outcome,
-            fault,
-            &state.outcome_reason,
-            self.now(),
-        )))
+    async fn happened(
+        &self,
+        rollout: &RolloutId,
+        update: &UpdateId,
+    ) -> Result<Happened, UpdaterError> {
+        if let Err(error) = self.remove_guards_left(rollout).await {
+            tracing::warn!(%rollout, %error, "what an earlier process left may still be there");
+        }
+        self.became(update).await
     }
 
     async fn ran_before(

@@ -17,6 +17,8 @@ pub const DEFAULT_PREFIX: &str = "fleet.";
 
 /// Label with the id of the update that made a container. Set by fleet on everything it makes, whatever the prefix.
 pub const UPDATE: &str = "io.fleet.update";
+/// Label of a guard that stands for several instances of a rollout: the rollout's id.
+pub const ROLLOUT: &str = "io.fleet.rollout";
 /// Label with the kind of a container that is not a workload: `guard` or `helper`.
 pub const KIND: &str = "io.fleet.kind";
 /// Label that lists bind targets to which fleet added `nocopy`, so that the next recreate drops it.

@@ -51,8 +51,8 @@ pub use releases::ReleaseSource;
 pub use rollouts::{RolloutStore, RolloutStoreError, StoredRollout};
 pub use runtime::{
     CandidateRequest, ContainerRuntime, CreateRequest, Created, EngineEvent, EngineEventKind,
-    EngineInfo, ExecOutcome, GuardRequest, Names, Repoint, RestoreRequest, StartOutcome,
-    StopOutcome, WritableLayer,
+    EngineInfo, ExecOutcome, GuardOwner, GuardRequest, Names, Repoint, RestoreRequest,
+    StartOutcome, StopOutcome, WritableLayer,
 };
 pub use snapshots::{SnapshotRequest, SnapshotStore};
 pub use verifier::ImageVerifier;

@@ -7,8 +7,10 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 
 use super::PortError;
-use crate::ids::{ContainerId, ImageId, InstanceName, UpdateId, VolumeName};
-use crate::model::{Container, FrozenSpec, Inventory, Platform, RestartPolicy, VolumeSource};
+use crate::ids::{ContainerId, ImageId, InstanceName, RolloutId, UpdateId, VolumeName};
+use crate::model::{
+    Container, FrozenSpec, Inventory, Platform, RestartPolicy, VolumeSource, labels,
+};
 use crate::time::Timestamp;
 
 /// One container engine.
@@ -240,11 +242,31 @@ pub struct RestoreRequest {
     pub repoint: Vec<Repoint>,
 }
 
-/// The guard of an update.
+/// Whose guard it is; becomes a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GuardOwner {
+    /// That of one update, or of work by hand under such an id.
+    Update(UpdateId),
+    /// That of several instances which a rollout updates at the same time.
+    Rollout(RolloutId),
+}
+
+impl GuardOwner {
+    /// Name and value of the label.
+    #[must_use]
+    pub fn label(&self) -> (&'static str, String) {
+        match self {
+            Self::Update(update) => (labels::UPDATE, update.to_string()),
+            Self::Rollout(rollout) => (labels::ROLLOUT, rollout.to_string()),
+        }
+    }
+}
+
+/// A guard.
 #[derive(Debug, Clone)]
 pub struct GuardRequest {
-    /// The update; becomes a label.
-    pub update: UpdateId,
+    /// Whose it is.
+    pub owner: GuardOwner,
     /// Name to create it under.
     pub name: String,
     /// The old image, kept by the guard's existence.
@@ -256,6 +278,8 @@ pub struct GuardRequest {
     /// The old container is on the engine's own default network. No prune takes that, but where its last container
     /// stops, the next one may be slow to be reached: a guard may keep it up.
     pub default_network: bool,
+    /// How many containers it stands for: so many may be stopped at the same time.
+    pub containers: usize,
 }
 
 /// What was made.
@@ -336,6 +360,12 @@ impl GuardRequest {
     #[must_use]
     pub fn name_for(update: &UpdateId) -> String {
         format!("fleet-guard-{}", update.short())
+    }
+
+    /// The name of a guard of a rollout, which may have several.
+    #[must_use]
+    pub fn shared_name(rollout: &RolloutId, number: u32) -> String {
+        format!("fleet-guard-{}-w{number}", rollout.short())
     }
 }
 

@@ -377,7 +377,11 @@ impl Updater for FakeUpdater {
         end
     }
 
-    async fn happened(&self, update: &UpdateId) -> Result<Happened, UpdaterError> {
+    async fn happened(
+        &self,
+        _rollout: &RolloutId,
+        update: &UpdateId,
+    ) -> Result<Happened, UpdaterError> {
         Ok(match self.lock().journal.get(update) {
             None => Happened::NeverBegan,
             Some((_, None)) => Happened::Open,

@@ -580,5 +580,6 @@ fn plan(
         members,
         keep_snapshots: 2,
         snapshot_max_age: None,
+        shared_guard: None,
     }
 }

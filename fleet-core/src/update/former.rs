@@ -104,6 +104,7 @@ mod tests {
                 members: vec![member],
                 keep_snapshots: 1,
                 snapshot_max_age: None,
+                shared_guard: None,
             },
             created_at: Timestamp::UNIX_EPOCH,
             boot_id: String::new(),

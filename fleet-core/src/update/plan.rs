@@ -26,6 +26,10 @@ pub struct UpdatePlan {
     /// Age from which a snapshot goes after a commit, however few there are; the newest stays. None: whatever its age.
     #[serde(default)]
     pub snapshot_max_age: Option<Duration>,
+    /// Name of a guard that the rollout raised for several of its instances. Where it does not hold all that this update
+    /// needs, the update raises its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared_guard: Option<String>,
 }
 
 /// The plan for one member.

@@ -41,6 +41,7 @@ fn plan(container: &Container) -> UpdatePlan {
         }],
         keep_snapshots: 3,
         snapshot_max_age: None,
+        shared_guard: None,
     }
 }
 

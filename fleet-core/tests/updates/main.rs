@@ -5,6 +5,7 @@ mod ends;
 mod foreign;
 mod frozen;
 mod groups;
+mod held;
 mod news;
 mod refused;
 mod rollouts;

@@ -7,7 +7,7 @@
 
 use bollard::query_parameters::UploadToContainerOptionsBuilder;
 use fleet_core::ids::{ContainerId, ImageId};
-use fleet_core::model::labels::{KIND, UPDATE};
+use fleet_core::model::labels::KIND;
 use fleet_core::ports::{Created, GuardRequest, PortError, PortErrorKind};
 use serde_json::{Map, Value, json};
 
@@ -24,9 +24,9 @@ const GUARD_KIND: &str = "guard";
 impl DockerEngine {
     pub(super) async fn raise_guard(&self, request: &GuardRequest) -> Result<Created, PortError> {
         if let Some(found) = self.find_by_name(&request.name).await? {
+            let (owner, id) = request.owner.label();
             let label = |name: &str| found.labels.get(name).map(String::as_str);
-            let ours = label(KIND) == Some(GUARD_KIND)
-                && label(UPDATE) == Some(request.update.to_string().as_str());
+            let ours = label(KIND) == Some(GUARD_KIND) && label(owner) == Some(id.as_str());
             if !ours {
                 let message = format!("the name {} is taken by {}", request.name, found.id.short());
                 return Err(PortError::new(OP, PortErrorKind::Conflict, message));
@@ -62,7 +62,7 @@ impl DockerEngine {
         }
     }
 
-    /// Where the guard sits: on the user's networks, and on the default bridge if the container is alone there.
+    /// Where the guard sits: on the user's networks, and on the default bridge if there may be no other container there.
     ///
     /// A bridge without a running container has no carrier and forgets its neighbours. Whoever asks for the new container
     /// before it is up then waits a whole second for the kernel to look for it again (seen: 0.4 s without service became
@@ -72,7 +72,7 @@ impl DockerEngine {
         if request.default_network {
             // Nothing is lost but time where the engine does not say.
             let bridge = self.network_raw(OP, DEFAULT_BRIDGE).await.ok().flatten();
-            if bridge.is_some_and(|bridge| runs_at_most_one(&bridge)) {
+            if bridge.is_some_and(|bridge| runs_at_most(request.containers, &bridge)) {
                 networks.push(DEFAULT_BRIDGE.to_owned());
             }
         }
@@ -129,9 +129,9 @@ fn missing(image: &ImageId) -> PortError {
     )
 }
 
-/// Whether no second container that runs is on a network; the engine lists only those that run.
-fn runs_at_most_one(network: &Value) -> bool {
-    object(&network["Containers"]).count() <= 1
+/// Whether no more containers than these run on a network; the engine lists only those that run.
+fn runs_at_most(containers: usize, network: &Value) -> bool {
+    object(&network["Containers"]).count() <= containers
 }
 
 fn body(request: &GuardRequest, networks: &[String], image_config: &Value) -> Value {
@@ -149,6 +149,7 @@ fn body(request: &GuardRequest, networks: &[String], image_config: &Value) -> Va
         .map(|name| (name.clone(), json!({})))
         .into_iter()
         .collect();
+    let (owner, id) = request.owner.label();
     json!({
         "Image": request.image_id,
         "Entrypoint": [guard::PATH],
@@ -157,7 +158,7 @@ fn body(request: &GuardRequest, networks: &[String], image_config: &Value) -> Va
         "WorkingDir": "/",
         "Healthcheck": { "Test": ["NONE"] },
         "StopSignal": "SIGKILL",
-        "Labels": { KIND: GUARD_KIND, UPDATE: request.update },
+        "Labels": { KIND: GUARD_KIND, owner: id },
         "HostConfig": {
             "Binds": binds,
             "Mounts": memory,
@@ -190,7 +191,7 @@ mod tests {
     fn a_guard_keeps_up_a_bridge_that_nobody_else_is_on() {
         let check = |containers: Value, expect: bool| {
             let network = json!({ "Name": "bridge", "Containers": containers });
-            assert_eq!(runs_at_most_one(&network), expect, "{network}");
+            assert_eq!(runs_at_most(1, &network), expect, "{network}");
         };
         check(json!({}), true);
         check(Value::Null, true);

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use fleet_core::ids::VolumeName;
-use fleet_core::ports::{ContainerRuntime as _, CreateRequest, GuardRequest, PortErrorKind};
+use fleet_core::ports::{
+    ContainerRuntime as _, CreateRequest, GuardOwner, GuardRequest, PortErrorKind,
+};
 use fleet_testkit::{Image, Lab, docker, docker_json};
 use serde_json::Value;
 
@@ -25,12 +27,13 @@ async fn guard_holds_what_it_must_and_nothing_else() {
     let back = lab.network("back", &[]);
     let engine = engine().await;
     let request = GuardRequest {
-        update: update_id(2),
+        owner: GuardOwner::Update(update_id(2)),
         name: lab.name("guard"),
         image_id: image_id(&lab, &image),
         volumes: vec![VolumeName::new(volume.clone()).expect("a name")],
         networks: vec![front.clone(), back.clone()],
         default_network: false,
+        containers: 1,
     };
     let raise = CreateRequest::Guard(Box::new(request.clone()));
     let guard = engine.create(&raise).await.expect("up");
@@ -67,10 +70,8 @@ fn check_settings(raw: &Value, request: &GuardRequest) {
     assert_eq!(raw["Image"], request.image_id.as_str());
     assert_eq!(raw["Config"]["User"], "0:0");
     assert_eq!(raw["Config"]["Labels"]["io.fleet.kind"], "guard");
-    assert_eq!(
-        raw["Config"]["Labels"]["io.fleet.update"],
-        request.update.to_string()
-    );
+    let (label, id) = request.owner.label();
+    assert_eq!(raw["Config"]["Labels"][label], id);
     assert_eq!(raw["State"].get("Health"), None);
     assert_eq!(raw["NetworkSettings"]["Ports"]["8080/tcp"], Value::Null);
     let networks = raw["NetworkSettings"]["Networks"]
@@ -96,12 +97,13 @@ async fn dead_guard_is_raised_anew_and_a_stranger_is_left_alone() {
     let image = lab.import("app", &Image::new("1", ""));
     let engine = engine().await;
     let mut request = GuardRequest {
-        update: update_id(3),
+        owner: GuardOwner::Update(update_id(3)),
         name: lab.name("guard"),
         image_id: image_id(&lab, &image),
         volumes: Vec::new(),
         networks: Vec::new(),
         default_network: false,
+        containers: 1,
     };
     let raise = CreateRequest::Guard(Box::new(request.clone()));
     let first = engine.create(&raise).await.expect("up");

@@ -14,6 +14,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use crate::app::app_binary;
 use crate::docker::{docker, use_engine};
 use crate::wait::wait_for;
 
@@ -39,7 +40,21 @@ impl PrivateEngine {
     /// When it does not come up: this needs root, `ip`, `nsenter` and `dockerd`.
     #[must_use]
     pub fn start(live_restore: bool) -> Self {
-        Self::start_on(None, live_restore)
+        Self::start_on(None, live_restore, Self::machines_driver())
+    }
+
+    /// Starts one with the storage driver of this name instead of that of the machine's engine.
+    ///
+    /// # Panics
+    /// As [`PrivateEngine::start`]; also where the driver does not work here.
+    #[must_use]
+    pub fn with_driver(driver: &str) -> Self {
+        Self::start_on(None, false, driver.to_owned())
+    }
+
+    /// What works for the machine's engine works for others.
+    fn machines_driver() -> String {
+        docker(&["info", "--format", "{{.Driver}}"])
     }
 
     /// The same with all its data on a disk of its own of so many megabytes.
@@ -48,17 +63,16 @@ impl PrivateEngine {
     /// As [`PrivateEngine::start`]; this needs loop devices as well.
     #[must_use]
     pub fn with_disk(megabytes: u32) -> Self {
-        Self::start_on(Some(megabytes), false)
+        Self::start_on(Some(megabytes), false, Self::machines_driver())
     }
 
-    fn start_on(disk: Option<u32>, live_restore: bool) -> Self {
+    fn start_on(disk: Option<u32>, live_restore: bool, driver: String) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let mut engine = Self {
             name: format!("fleet{}x{count}", std::process::id()),
             folder: tempfile::tempdir().expect("a temporary folder can be made"),
-            // What works for the machine's engine works for this one.
-            driver: docker(&["info", "--format", "{{.Driver}}"]),
+            driver,
             child: None,
         };
         let config = serde_json::json!({ "live-restore": live_restore });
@@ -92,6 +106,8 @@ impl PrivateEngine {
     /// # Panics
     /// When the kernel refuses.
     pub fn enter(&self) {
+        // Nothing can be fetched from within: what is needed there is built now.
+        let _ = app_binary();
         let file = fs::File::open(self.namespace()).expect("the namespace is there");
         move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
             .expect("a thread can enter a network namespace");

@@ -23,6 +23,8 @@ use crate::update::error_chain;
 /// How often working time is written down.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 const FLEET: &str = "fleet";
+/// So many instances beside it an order names at most.
+const BESIDE_MAX: usize = 64;
 
 /// What a pass found to do.
 #[derive(Debug, Default)]
@@ -114,7 +116,11 @@ impl Orchestrator {
             .filter(|(_, update)| !self.in_flight.contains(update))
             .collect();
         for (place, update) in claims {
-            let event = match self.updater.happened(&update).await? {
+            let event = match self
+                .updater
+                .happened(&draft.stored.plan.id(), &update)
+                .await?
+            {
                 Happened::Open => continue,
                 Happened::NeverBegan => RolloutEvent::Unclaimed { place, update },
                 Happened::Ended(end) => self.ended(&draft.stored, place, update, end),
@@ -562,6 +568,7 @@ fn order(stored: &StoredRollout, place: usize) -> Option<UpdateOrder> {
             .iter()
             .map(|it| (it.instance.clone(), plan.image(it.reference, it.to)))
             .collect(),
+        beside: beside(stored, place),
         health_timeout: Duration::from_millis(member.health_timeout_ms.into()),
         attempt,
         // Its own failure quarantined the digest: whoever tries again takes it once more.
@@ -570,4 +577,15 @@ fn order(stored: &StoredRollout, place: usize) -> Option<UpdateOrder> {
             || failed,
         override_window: plan.request.override_window,
     })
+}
+
+/// The instances of a member's wave that are not over, without its own.
+fn beside(StoredRollout { plan, state, .. }: &StoredRollout, place: usize) -> Vec<InstanceId> {
+    let wave = plan
+        .wave_range(plan.wave_of(place))
+        .filter(|other| *other != place);
+    wave.filter(|other| state.members[*other].ending().is_none())
+        .flat_map(|other| plan.members[other].instances().cloned())
+        .take(BESIDE_MAX)
+        .collect()
 }

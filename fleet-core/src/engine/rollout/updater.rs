@@ -48,6 +48,8 @@ pub struct UpdateOrder {
     pub target: PinnedImage,
     /// Others of its group and what they shall run: in the same update.
     pub with: Vec<(InstanceId, PinnedImage)>,
+    /// Others of its wave whose updates are under way or to come: what they need may be made for all of them at once.
+    pub beside: Vec<InstanceId>,
     /// Its health timeout.
     pub health_timeout: Duration,
     /// Which attempt this is, from 1.
@@ -133,11 +135,15 @@ pub trait Updater: Send + Sync {
     /// Updates one instance; returns when the update is over. Dropping the future is a crash of that update.
     async fn update_instance(&self, order: &UpdateOrder) -> UpdateEnd;
 
-    /// What became of an order that this process did not give.
+    /// What became of an order of a rollout that this process did not give.
     ///
     /// # Errors
     /// The journal cannot be read.
-    async fn happened(&self, update: &UpdateId) -> Result<Happened, UpdaterError>;
+    async fn happened(
+        &self,
+        rollout: &RolloutId,
+        update: &UpdateId,
+    ) -> Result<Happened, UpdaterError>;
 
     /// What an instance ran before a rollout updated it; none if nobody knows.
     ///

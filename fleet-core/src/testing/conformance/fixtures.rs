@@ -75,6 +75,7 @@ pub fn plan(n: u8, names: &[&str]) -> UpdatePlan {
         members: names.iter().map(|name| member(n, name)).collect(),
         keep_snapshots: 3,
         snapshot_max_age: None,
+        shared_guard: None,
     }
 }
 

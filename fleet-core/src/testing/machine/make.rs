@@ -60,6 +60,7 @@ impl Machine {
         &mut self,
         request: &GuardRequest,
     ) -> Result<Created, PortError> {
+        let (owner, id) = request.owner.label();
         let mounts = request.volumes.iter().map(|volume| CtrMount {
             volume: volume.clone(),
             target: format!("/volumes/{volume}"),
@@ -71,7 +72,7 @@ impl Machine {
             image_id: request.image_id.clone(),
             image: request.image_id.to_string(),
             labels: BTreeMap::from([
-                (labels::UPDATE.to_owned(), request.update.to_string()),
+                (owner.to_owned(), id),
                 (labels::KIND.to_owned(), "guard".to_owned()),
             ]),
             mounts: mounts.collect(),

@@ -7,8 +7,8 @@ use futures::StreamExt as _;
 use crate::ids::{ContainerId, UpdateId, VolumeName};
 use crate::model::{Container, RestartPolicy, RunState};
 use crate::ports::{
-    CandidateRequest, ContainerRuntime as _, CreateRequest, EngineEventKind, GuardRequest,
-    ImageStore as _, NoProgress, PortErrorKind,
+    CandidateRequest, ContainerRuntime as _, CreateRequest, EngineEventKind, GuardOwner,
+    GuardRequest, ImageStore as _, NoProgress, PortErrorKind,
 };
 use crate::testing::{
     Boot, FakeHost, Fault, FaultPlan, Files, ForeignMove, Move, ROWS, SCHEMA, StopManner, Workload,
@@ -307,12 +307,13 @@ fn a_guard_keeps_volumes_image_and_networks() {
     let web = host.run(instance("web").network("front"));
     let engine = host.engine();
     let guard = CreateRequest::Guard(Box::new(GuardRequest {
-        update: update(),
+        owner: GuardOwner::Update(update()),
         name: "fleet-guard-1".to_owned(),
         image_id: host.tags()["app:1"].clone(),
         volumes: vec![VolumeName::new("web-data").unwrap()],
         networks: vec!["front".to_owned()],
         default_network: false,
+        containers: 1,
     }));
     done(&host, engine.create(&guard)).unwrap();
     done(&host, engine.stop(&web, None)).unwrap();

@@ -1,6 +1,6 @@
 //! The steps before the stop: nothing of the user's is touched yet.
 
-use super::super::{Cause, Facts, Fault};
+use super::super::{Belongings, Cause, Facts, Fault};
 use super::Run;
 use super::cutover::HOOK_TIMEOUT;
 use super::error::{StepError, blame_release_if_invalid, chain};
@@ -12,12 +12,11 @@ use crate::model::{
     Consistency, Container, EngineHealth, Mount, MountKind, RunState, SnapshotChoice, VolumeSource,
 };
 use crate::ports::{
-    CandidateRequest, CreateRequest, GuardRequest, Names, PortErrorKind, ProbeTarget, ProbeVerdict,
-    Repoint, SnapshotRequest,
+    CandidateRequest, CreateRequest, GuardOwner, GuardRequest, Names, PortErrorKind, ProbeTarget,
+    ProbeVerdict, Repoint, SnapshotRequest,
 };
 
 /// The network of containers that name none.
-const DEFAULT_NETWORK: &str = "bridge";
 /// Exit code of a hook that says "not now".
 const NOT_NOW: i64 = 75;
 
@@ -252,32 +251,18 @@ impl Run<'_> {
     }
 
     pub(super) async fn guard(&mut self, member: usize) -> Result<Facts, StepError> {
-        let frozen = self.frozen(member)?;
-        let volumes = frozen
-            .container
-            .mounts
-            .iter()
-            .filter_map(|mount| match &mount.kind {
-                MountKind::Volume { name, .. } => Some(name.clone()),
-                _ => None,
+        let belongings = Belongings::of(&self.frozen(member)?.container);
+        if let Some(name) = &self.state.plan.shared_guard
+            && let Some(shared) = self.ports.runtime.find(name).await?
+            && belongings.held_by(&shared)
+        {
+            return Ok(Facts {
+                note: Some(format!("held by {name}")),
+                ..Facts::default()
             });
-        let shares_network = frozen.container.network_mode.starts_with("container:");
-        let networks = || {
-            let all = frozen.container.networks.iter();
-            all.map(|place| place.network.as_str())
-                .filter(|_| !shares_network)
-        };
-        let request = GuardRequest {
-            update: self.state.plan.id,
-            name: self.guard_name(member),
-            image_id: frozen.container.image_id.clone(),
-            volumes: volumes.collect(),
-            networks: networks()
-                .filter(|name| is_user_network(name))
-                .map(str::to_owned)
-                .collect(),
-            default_network: networks().any(|name| name == DEFAULT_NETWORK),
-        };
+        }
+        let owner = GuardOwner::Update(self.state.plan.id);
+        let request = belongings.request(owner, self.guard_name(member));
         match self
             .ports
             .runtime
@@ -390,11 +375,6 @@ fn is_chosen(choice: &SnapshotChoice, mount: &Mount, name: &VolumeName) -> bool 
             .iter()
             .any(|item| item == name.as_str() || *item == mount.target),
     }
-}
-
-/// Networks that a prune may take: those that users made.
-fn is_user_network(name: &str) -> bool {
-    !matches!(name, DEFAULT_NETWORK | "host" | "none" | "default")
 }
 
 /// The engine's local tag for what `Config.Image` reads; none if that is an id or a digest.

@@ -1,0 +1,171 @@
+//! One guard for several instances that a rollout updates at the same time.
+//!
+//! To start a container is what costs most in an update, and an update starts two: the new version and its guard. What is
+//! made from one image and sits on the same networks can be held by one guard. It is raised when the first of them begins
+//! and removed when none is under way any more. An update that finds it gone, or without something that it needs, raises
+//! a guard of its own; so nothing depends on this but speed.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+
+use super::{Fleet, FleetError, Survey};
+use crate::ids::{ContainerId, InstanceId, RolloutId};
+use crate::model::labels;
+use crate::ports::{CreateRequest, GuardOwner, GuardRequest};
+use crate::update::Belongings;
+
+/// Containers that one guard stands for at most: as many are bound to the rollout while it runs, those that only wait
+/// included.
+const CONTAINERS_MAX: usize = 32;
+
+/// The shared guards of this process. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct SharedGuards {
+    /// Locked while one is raised or removed: who comes meanwhile neither raises a second one nor counts on one that goes.
+    raised: Arc<Mutex<Raised>>,
+}
+
+#[derive(Debug, Default)]
+struct Raised {
+    guards: Vec<Shared>,
+    /// How many there were.
+    count: u32,
+}
+
+#[derive(Debug)]
+struct Shared {
+    name: String,
+    id: ContainerId,
+    rollout: RolloutId,
+    instances: BTreeSet<InstanceId>,
+    /// Updates under way that count on it.
+    users: usize,
+}
+
+impl Fleet {
+    /// The name of the guard that holds an instance together with others of its rollout, raised if there is none yet; none
+    /// where it shall have its own. Whoever gets one gives it back ([`Fleet::leave_guard`]).
+    pub(super) async fn join_guard(
+        &self,
+        rollout: RolloutId,
+        instance: &InstanceId,
+        beside: &[InstanceId],
+        survey: &Survey,
+    ) -> Option<String> {
+        let mut raised = self.shared.raised.lock().await;
+        let known = raised
+            .guards
+            .iter_mut()
+            .find(|shared| shared.rollout == rollout && shared.instances.contains(instance));
+        if let Some(shared) = known {
+            shared.users += 1;
+            return Some(shared.name.clone());
+        }
+        let (instances, belongings) = alike(instance, beside, survey)?;
+        let name = GuardRequest::shared_name(&rollout, raised.count);
+        let request = belongings.request(GuardOwner::Rollout(rollout), name.clone());
+        let runtime = &self.ports.update.runtime;
+        match runtime
+            .create(&CreateRequest::Guard(Box::new(request)))
+            .await
+        {
+            Ok(created) => {
+                raised.count += 1;
+                raised.guards.push(Shared {
+                    name: name.clone(),
+                    id: created.id,
+                    rollout,
+                    instances,
+                    users: 1,
+                });
+                Some(name)
+            }
+            Err(error) => {
+                tracing::debug!(%error, "each update raises its own guard");
+                None
+            }
+        }
+    }
+
+    /// Gives a guard back. The last one removes it, unless an update that is not over, such as one that waits for a person,
+    /// counts on it: then it goes when that one is ([`Fleet::remove_unused_guard`]).
+    pub(super) async fn leave_guard(&self, name: &str) {
+        let mut raised = self.shared.raised.lock().await;
+        let Some(place) = raised.guards.iter().position(|it| it.name == name) else {
+            return;
+        };
+        raised.guards[place].users -= 1;
+        if raised.guards[place].users > 0 {
+            return;
+        }
+        let shared = raised.guards.remove(place);
+        if let Err(error) = self.remove_if_unused(&shared.name, &shared.id).await {
+            tracing::warn!(container = %shared.id, %error, "a guard could not be removed");
+        }
+    }
+
+    /// Removes a guard on which an update counted that is over now, if nobody else does: one of an earlier process, or one
+    /// that an update kept which waited for a person.
+    pub(super) async fn remove_unused_guard(&self, name: &str) -> Result<(), FleetError> {
+        let raised = self.shared.raised.lock().await;
+        if raised.guards.iter().any(|shared| shared.name == name) {
+            return Ok(());
+        }
+        let found = self.ports.update.runtime.find(name).await?;
+        match found.filter(|found| found.labels.contains_key(labels::ROLLOUT)) {
+            Some(guard) => self.remove_if_unused(name, &guard.id).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Removes what an earlier process raised for a rollout and no update counts on.
+    pub(super) async fn remove_guards_left(
+        &self,
+        rollout: &RolloutId,
+        survey: &Survey,
+    ) -> Result<(), FleetError> {
+        let rollout = rollout.to_string();
+        let is_of_it = |labels: &std::collections::BTreeMap<String, String>| {
+            labels.get(labels::ROLLOUT) == Some(&rollout)
+        };
+        let left = survey.inventory.containers.iter();
+        for guard in left.filter(|it| labels::is_auxiliary(&it.labels) && is_of_it(&it.labels)) {
+            self.remove_unused_guard(&guard.name).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove_if_unused(&self, name: &str, id: &ContainerId) -> Result<(), FleetError> {
+        let open = self.ports.update.journal.load_open().await?;
+        let mut plans = open.iter().map(|update| &update.plan);
+        if plans.any(|plan| plan.shared_guard.as_deref() == Some(name)) {
+            return Ok(());
+        }
+        Ok(self.ports.update.runtime.remove(id).await?)
+    }
+}
+
+/// Those of `beside` that one guard may hold together with an instance, and what it holds then; none where there is nobody.
+fn alike(
+    instance: &InstanceId,
+    beside: &[InstanceId],
+    survey: &Survey,
+) -> Option<(BTreeSet<InstanceId>, Belongings)> {
+    let of = |instance: &InstanceId| {
+        let managed = survey.workload(instance.name.as_str())?;
+        Some(Belongings::of(managed.container))
+    };
+    let mut all = of(instance)?;
+    let mut instances = BTreeSet::from([instance.clone()]);
+    for other in beside {
+        if instances.len() == CONTAINERS_MAX {
+            break;
+        }
+        if of(other).is_some_and(|belongings| all.add(belongings)) {
+            instances.insert(other.clone());
+        }
+    }
+    (instances.len() > 1).then_some((instances, all))
+}
