@@ -95,3 +95,55 @@ impl Belongings {
 fn is_user_network(name: &str) -> bool {
     !matches!(name, DEFAULT_NETWORK | "host" | "none" | "default")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::RunState;
+    use crate::testing::{FakeHost, image, instance};
+
+    /// An instance, and a guard that has everything it has.
+    fn held() -> (Container, Container) {
+        let host = FakeHost::new(1);
+        host.load(image("app:1"));
+        host.run(instance("web").network("front"));
+        let web = host.container("web").unwrap();
+        let mut guard = web.clone();
+        guard
+            .labels
+            .insert(labels::KIND.to_owned(), "guard".to_owned());
+        (web, guard)
+    }
+
+    #[track_caller]
+    fn check(change: impl FnOnce(&mut Container), expect: bool) {
+        let (web, mut guard) = held();
+        assert!(!web.mounts.is_empty() && !web.networks.is_empty());
+        change(&mut guard);
+        assert_eq!(Belongings::of(&web).held_by(&guard), expect);
+    }
+
+    #[test]
+    fn a_guard_holds_what_it_runs_with() {
+        check(|_| {}, true);
+        check(
+            |guard| (guard.state, guard.pid) = (RunState::Exited, 0),
+            false,
+        );
+        check(|guard| guard.mounts.clear(), false);
+        check(|guard| guard.networks.clear(), false);
+        check(|guard| guard.labels.clear(), false);
+        let other = ImageId::new(format!("sha256:{}", "0".repeat(64))).unwrap();
+        check(|guard| guard.image_id = other, false);
+    }
+
+    #[test]
+    fn only_what_is_alike_is_held_together() {
+        let (web, mut other) = held();
+        let mut all = Belongings::of(&web);
+        assert!(all.add(Belongings::of(&other)));
+        other.networks.clear();
+        assert!(!all.add(Belongings::of(&other)));
+        assert_eq!(all.containers, 2);
+    }
+}

@@ -93,10 +93,13 @@ impl Pruner {
 
 impl ProgressSink for Pruner {
     fn report(&self, progress: Progress) {
-        if let Progress::Of { progress, .. } = progress
-            && let Progress::Step {
-                step: "snapshot", ..
-            } = *progress
+        let progress = match progress {
+            Progress::Of { progress, .. } => *progress,
+            other => other,
+        };
+        if let Progress::Step {
+            step: "snapshot", ..
+        } = progress
         {
             self.host.happen(Move::Prune);
             let mut seen = self.seen.lock().unwrap();
@@ -139,13 +142,14 @@ fn what_waits_for_a_person_keeps_its_guard_until_it_is_resolved() {
     let frozen = members.filter(|(_, state)| state.ending() == Some(Ending::NeedsOperator));
     let frozen: Vec<_> = frozen.map(|(member, _)| &member.instance.name).collect();
     assert_eq!(frozen.len(), 3, "{rollout:#?}");
+    world.host.changes("web0", Workload::healthy("1"));
     world.host.happen(Move::Prune);
     check_data(&world, "frozen");
     for name in frozen {
         assert_eq!(guards(&world.host).len(), 1, "before {name}");
         let resolve = world
             .fleet
-            .resolve(name.as_str(), Keep::New, "ann", &NoProgress);
+            .resolve(name.as_str(), Keep::Old, "ann", &NoProgress);
         world.host.drive(resolve).unwrap().unwrap();
     }
     assert_eq!(guards(&world.host), Vec::<String>::new());
@@ -198,9 +202,14 @@ fn die_and_go_on(site: u64, meanwhile: Option<Move>, bad: bool) -> bool {
         fleet: Fleet::new(world.fleet.ports().clone(), FleetOptions::default()),
         ..world
     };
-    let second = orchestrator(&world, Arc::new(Pruner::new(&world)));
+    let pruner = Arc::new(Pruner::new(&world));
+    let second = orchestrator(&world, pruner.clone());
     let go_on = async {
-        world.fleet.recover(&NoProgress, &|_, _| {}).await.unwrap();
+        world
+            .fleet
+            .recover(pruner.as_ref(), &|_, _| {})
+            .await
+            .unwrap();
         let active = world.store.active().await.unwrap();
         for rollout in &active {
             second.wait(&rollout.plan.id()).await.unwrap();
