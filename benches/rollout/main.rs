@@ -3,7 +3,7 @@
 //! All contestants work on one engine, which is private to the bench: Swarm makes an engine a manager, and nobody else's
 //! containers shall be counted. Each takes twenty containers with a published port and a volume to a new image, fleet and
 //! the raw calls five at a time, as many as Swarm's updates that are asked for at the same time; compose chooses for
-//! itself. Somebody asks each container every 20 ms.
+//! itself. Somebody asks each container every 50 ms.
 //!
 //! | | whole time | time without service of one container |
 //! |---|---|---|

@@ -4,7 +4,7 @@
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use fleet_testkit::{Container, Fleet, Image, Lab, wait_for};
+use fleet_testkit::{Container, Fleet, Image, Lab, docker, wait_for};
 use serde_json::{Value, json};
 
 const TENANTS: usize = 12;
@@ -129,6 +129,17 @@ impl Stage {
         names.sort();
         assert_eq!(self.lab.containers().iter().collect::<Vec<_>>(), names);
         assert_eq!(self.lab.foreign_tags(), Vec::<String>::new());
+        self.check_no_guard_is_left();
+    }
+
+    /// The guards that held several instances of the newest rollout are gone.
+    #[track_caller]
+    fn check_no_guard_is_left(&self) {
+        let rollout = self.newest().expect("a rollout");
+        let id = rollout["id"].as_str().expect("an id");
+        let label = format!("label=io.fleet.rollout={id}");
+        let left = docker(&["ps", "--all", "--filter", &label, "--format", "{{.Names}}"]);
+        assert_eq!(left, "");
     }
 }
 

@@ -5,13 +5,13 @@
 //! and removed when none is under way any more. An update that finds it gone, or without something that it needs, raises
 //! a guard of its own; so nothing depends on this but speed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
 use super::{Fleet, FleetError, Survey};
-use crate::ids::{ContainerId, InstanceId, RolloutId};
+use crate::ids::{InstanceId, RolloutId};
 use crate::model::labels;
 use crate::ports::{CreateRequest, GuardOwner, GuardRequest};
 use crate::update::Belongings;
@@ -23,7 +23,7 @@ const CONTAINERS_MAX: usize = 32;
 /// The shared guards of this process. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SharedGuards {
-    /// Locked while one is raised or removed: who comes meanwhile neither raises a second one nor counts on one that goes.
+    /// Locked while one is removed: who comes meanwhile does not count on one that goes.
     raised: Arc<Mutex<Raised>>,
 }
 
@@ -37,23 +37,30 @@ struct Raised {
 #[derive(Debug)]
 struct Shared {
     name: String,
-    id: ContainerId,
     rollout: RolloutId,
     instances: BTreeSet<InstanceId>,
     /// Updates under way that count on it.
     users: usize,
 }
 
+/// A share in a guard. To be given back ([`Fleet::leave_guard`]).
+#[derive(Debug)]
+pub(super) struct Share {
+    /// The guard's name.
+    pub(super) name: String,
+    /// For whoever came first: what is to be made.
+    request: Option<GuardRequest>,
+}
+
 impl Fleet {
-    /// The name of the guard that holds an instance together with others of its rollout, raised if there is none yet; none
-    /// where it shall have its own. Whoever gets one gives it back ([`Fleet::leave_guard`]).
+    /// A share in the guard that holds an instance together with others of its rollout; none where it shall have its own.
     pub(super) async fn join_guard(
         &self,
         rollout: RolloutId,
         instance: &InstanceId,
         beside: &[InstanceId],
         survey: &Survey,
-    ) -> Option<String> {
+    ) -> Option<Share> {
         let mut raised = self.shared.raised.lock().await;
         let known = raised
             .guards
@@ -61,48 +68,53 @@ impl Fleet {
             .find(|shared| shared.rollout == rollout && shared.instances.contains(instance));
         if let Some(shared) = known {
             shared.users += 1;
-            return Some(shared.name.clone());
+            return Some(Share {
+                name: shared.name.clone(),
+                request: None,
+            });
         }
         let (instances, belongings) = alike(instance, beside, survey)?;
         let name = GuardRequest::shared_name(&rollout, raised.count);
-        let request = belongings.request(GuardOwner::Rollout(rollout), name.clone());
-        let runtime = &self.ports.update.runtime;
-        match runtime
-            .create(&CreateRequest::Guard(Box::new(request)))
-            .await
-        {
-            Ok(created) => {
-                raised.count += 1;
-                raised.guards.push(Shared {
-                    name: name.clone(),
-                    id: created.id,
-                    rollout,
-                    instances,
-                    users: 1,
-                });
-                Some(name)
-            }
-            Err(error) => {
-                tracing::debug!(%error, "each update raises its own guard");
-                None
-            }
+        raised.count += 1;
+        raised.guards.push(Shared {
+            name: name.clone(),
+            rollout,
+            instances,
+            users: 1,
+        });
+        Some(Share {
+            request: Some(belongings.request(GuardOwner::Rollout(rollout), name.clone())),
+            name,
+        })
+    }
+
+    /// Makes the guard, where this is the first share in it: while the updates that count on it come to the step in which
+    /// they need it.
+    pub(super) async fn raise_guard(&self, share: &mut Share) {
+        let Some(request) = share.request.take() else {
+            return;
+        };
+        let request = CreateRequest::Guard(Box::new(request));
+        if let Err(error) = self.ports.update.runtime.create(&request).await {
+            tracing::debug!(guard = share.name, %error, "each update raises its own guard");
         }
     }
 
-    /// Gives a guard back. The last one removes it, unless an update that is not over, such as one that waits for a person,
-    /// counts on it: then it goes when that one is ([`Fleet::remove_unused_guard`]).
-    pub(super) async fn leave_guard(&self, name: &str) {
+    /// Gives a share back. The last one removes the guard, unless an update that is not over, such as one that waits for a
+    /// person, counts on it: then it goes when that one is ([`Fleet::remove_unused_guard`]).
+    pub(super) async fn leave_guard(&self, share: Share) {
         let mut raised = self.shared.raised.lock().await;
-        let Some(place) = raised.guards.iter().position(|it| it.name == name) else {
+        let mut guards = raised.guards.iter();
+        let Some(place) = guards.position(|shared| shared.name == share.name) else {
             return;
         };
         raised.guards[place].users -= 1;
         if raised.guards[place].users > 0 {
             return;
         }
-        let shared = raised.guards.remove(place);
-        if let Err(error) = self.remove_if_unused(&shared.name, &shared.id).await {
-            tracing::warn!(container = %shared.id, %error, "a guard could not be removed");
+        raised.guards.remove(place);
+        if let Err(error) = self.remove_if_unused(&share.name).await {
+            tracing::warn!(guard = share.name, %error, "a guard could not be removed");
         }
     }
 
@@ -113,11 +125,7 @@ impl Fleet {
         if raised.guards.iter().any(|shared| shared.name == name) {
             return Ok(());
         }
-        let found = self.ports.update.runtime.find(name).await?;
-        match found.filter(|found| found.labels.contains_key(labels::ROLLOUT)) {
-            Some(guard) => self.remove_if_unused(name, &guard.id).await,
-            None => Ok(()),
-        }
+        self.remove_if_unused(name).await
     }
 
     /// Removes what an earlier process raised for a rollout and no update counts on.
@@ -127,9 +135,8 @@ impl Fleet {
         survey: &Survey,
     ) -> Result<(), FleetError> {
         let rollout = rollout.to_string();
-        let is_of_it = |labels: &std::collections::BTreeMap<String, String>| {
-            labels.get(labels::ROLLOUT) == Some(&rollout)
-        };
+        let is_of_it =
+            |labels: &BTreeMap<String, String>| labels.get(labels::ROLLOUT) == Some(&rollout);
         let left = survey.inventory.containers.iter();
         for guard in left.filter(|it| labels::is_auxiliary(&it.labels) && is_of_it(&it.labels)) {
             self.remove_unused_guard(&guard.name).await?;
@@ -137,13 +144,18 @@ impl Fleet {
         Ok(())
     }
 
-    async fn remove_if_unused(&self, name: &str, id: &ContainerId) -> Result<(), FleetError> {
+    async fn remove_if_unused(&self, name: &str) -> Result<(), FleetError> {
         let open = self.ports.update.journal.load_open().await?;
         let mut plans = open.iter().map(|update| &update.plan);
         if plans.any(|plan| plan.shared_guard.as_deref() == Some(name)) {
             return Ok(());
         }
-        Ok(self.ports.update.runtime.remove(id).await?)
+        let runtime = &self.ports.update.runtime;
+        let found = runtime.find(name).await?;
+        match found.filter(|found| found.labels.contains_key(labels::ROLLOUT)) {
+            Some(guard) => Ok(runtime.remove(&guard.id).await?),
+            None => Ok(()),
+        }
     }
 }
 

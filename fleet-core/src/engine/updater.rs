@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::FutureExt as _;
+use futures::future::join;
 
 use self::seen::Seen;
 use super::admit::{Admission, Targets};
@@ -16,6 +17,7 @@ use super::instances::{deployed_digest, image_digest};
 use super::rollout::{
     FleetView, Happened, InstanceView, UpdateOrder, Updater, UpdaterError, update_end,
 };
+use super::shared_guard::Share;
 use super::{Fleet, FleetError, InstanceState, Managed, Survey, Target, UpdateRequest};
 use crate::ids::{ContainerId, ImageId, InstanceId, InstanceName, RolloutId, TenantId, UpdateId};
 use crate::image::{Digest, ImageRef, PinnedImage};
@@ -58,15 +60,21 @@ impl FleetUpdater {
 
     /// Holds the instance together with others of its wave while the update goes on, where one guard can.
     async fn held(&self, order: &UpdateOrder) -> UpdateEnd {
-        let guard = self.join_guard(order).await;
-        let end = self.carried_out(order, guard.as_deref()).await;
-        if let Some(guard) = guard {
-            self.fleet.leave_guard(&guard).await;
+        let mut share = self.join_guard(order).await;
+        let guard = share.as_ref().map(|share| share.name.clone());
+        let raise = async {
+            if let Some(share) = &mut share {
+                self.fleet.raise_guard(share).await;
+            }
+        };
+        let ((), end) = join(raise, self.carried_out(order, guard.as_deref())).await;
+        if let Some(share) = share {
+            self.fleet.leave_guard(share).await;
         }
         end
     }
 
-    async fn join_guard(&self, order: &UpdateOrder) -> Option<String> {
+    async fn join_guard(&self, order: &UpdateOrder) -> Option<Share> {
         if order.beside.is_empty() {
             return None;
         }

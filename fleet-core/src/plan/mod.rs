@@ -17,6 +17,7 @@ mod render;
 mod rollout_plan;
 mod select;
 mod tables;
+mod together;
 mod when;
 
 pub use candidate::{Asked, Candidate, InstanceState, Limits, PlanInput, PlannerSettings, Request};

@@ -16,11 +16,19 @@ pub fn effective_mode(
     label: Option<LabelMode>,
     policy: Option<&Policy>,
 ) -> LabelMode {
-    let base = match (config, policy) {
-        (Some(config), _) => match config.mode {
-            TenantMode::Auto => LabelMode::Auto,
-            TenantMode::Manual => LabelMode::Manual,
-        },
+    mode_under(global, config.map(|config| config.mode), label, policy)
+}
+
+/// The same with the mode of the tenant's config.
+pub(super) fn mode_under(
+    global: GlobalMode,
+    tenant: Option<TenantMode>,
+    label: Option<LabelMode>,
+    policy: Option<&Policy>,
+) -> LabelMode {
+    let base = match (tenant, policy) {
+        (Some(TenantMode::Auto), _) => LabelMode::Auto,
+        (Some(TenantMode::Manual), _) => LabelMode::Manual,
         (None, Some(Policy::Manual)) => LabelMode::Manual,
         (None, Some(Policy::OnPush | Policy::Nightly | Policy::Cron(_))) => LabelMode::Auto,
         (None, None) => label.unwrap_or(LabelMode::Notify),

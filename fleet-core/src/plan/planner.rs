@@ -1,6 +1,5 @@
 //! From what exists to what shall be done.
 
-use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -11,10 +10,11 @@ use super::rollout_plan::{
     Companion, DEFAULT_ESTIMATE, HeldInstance, PlannedInstance, PlannedWave, RolloutKind,
     RolloutPlan, ScheduleSpec,
 };
-use super::select::{Verdict, select};
+use super::select::verdict;
 use super::strategy::{Batch, FailureBudget, Progress, RolloutStrategy, WaveGate};
 use super::tables::{Finished, Tables};
-use crate::ids::{InstanceId, InstanceName};
+use super::together::Together;
+use crate::ids::InstanceId;
 use crate::image::{Digest, ImageRef, PinnedImage};
 use crate::time::Timestamp;
 
@@ -68,20 +68,16 @@ pub fn plan(
     );
     let mut tables = Tables::new(input.tenants);
     let to = tables.digest(&input.request.target.digest);
-    let verdicts = select(input, &mut tables);
-    let mut groups = Groups::of(input.candidates, &verdicts.all);
-    let mut reasons: Vec<Option<Held>> = verdicts.reasons.into_iter().map(Some).collect();
-    let mut members = Vec::with_capacity(verdicts.all.len() - reasons.len());
-    let mut held = Vec::with_capacity(reasons.len());
-    for (place, (candidate, verdict)) in input.candidates.iter().zip(verdicts.all).enumerate() {
-        if groups.is_companion(place) {
-            continue;
-        }
-        let tenant = verdict.tenant;
-        match verdict.then {
+    let mut members = Vec::with_capacity(input.candidates.len());
+    let mut held = Vec::new();
+    let mut together = Together::default();
+    // Everything about a candidate at once: there may be more of them than the processor's caches hold.
+    for candidate in input.candidates {
+        let tenant = tables.tenant(&candidate.tenant);
+        match verdict(input, candidate, tenant, &mut tables) {
             Ok(schedule) => {
                 let numbers = Numbers {
-                    tenant,
+                    tenant: tenant.number,
                     from: candidate.current.as_ref().map(|it| tables.digest(it)),
                     to,
                     schedule,
@@ -90,27 +86,20 @@ pub fn plan(
                         false => 0,
                     },
                 };
-                let mut member = planned(input, strategy, candidate, &numbers);
-                for companion in groups.companions(place) {
-                    let companion = &input.candidates[companion];
-                    member.estimate_secs = member.estimate_secs.max(estimate_secs(companion));
-                    member.failed_before |= companion.failed_before;
-                    member.with.push(Companion {
-                        instance: companion.instance.clone(),
-                        from: companion.current.as_ref().map(|it| tables.digest(it)),
-                        to,
-                        reference: None,
-                    });
-                }
-                members.push(member);
+                together.planned(candidate, members.len());
+                members.push(planned(input, strategy, candidate, &numbers));
             }
-            Err(why) => held.extend(reasons[why as usize].take().map(|why| HeldInstance {
-                instance: candidate.instance.clone(),
-                tenant,
-                why,
-            })),
+            Err(why) => {
+                together.held(candidate, &why);
+                held.push(HeldInstance {
+                    instance: candidate.instance.clone(),
+                    tenant: tenant.number,
+                    why,
+                });
+            }
         }
     }
+    together.settle(&mut members, &mut held);
     held.sort_unstable_by(|a, b| a.instance.cmp(&b.instance));
     let Finished {
         tenants,
@@ -137,50 +126,6 @@ pub fn plan(
         waves,
         held,
     })
-}
-
-/// Which candidates go in the update of another one.
-#[derive(Debug, Default)]
-struct Groups {
-    /// The companions of each that stands for its group.
-    leads: HashMap<usize, Vec<usize>>,
-    companions: HashSet<usize>,
-}
-
-impl Groups {
-    /// Those of one group that are in the plan at the same times go together, and the group's first container stands for
-    /// them, or else the first by name.
-    fn of(candidates: &[Candidate], verdicts: &[Verdict]) -> Self {
-        let mut together: HashMap<(&InstanceName, u32), Vec<usize>> = HashMap::new();
-        for (place, (candidate, verdict)) in candidates.iter().zip(verdicts).enumerate() {
-            if let (Some(group), Ok(schedule), false) =
-                (&candidate.group, verdict.then, candidate.own)
-            {
-                together.entry((group, schedule)).or_default().push(place);
-            }
-        }
-        let mut groups = Self::default();
-        for ((root, _), mut places) in together {
-            places.sort_by_key(|&place| {
-                let name = &candidates[place].instance.name;
-                (name != root, name)
-            });
-            let lead = places.remove(0);
-            groups.companions.extend(&places);
-            if !places.is_empty() {
-                groups.leads.insert(lead, places);
-            }
-        }
-        groups
-    }
-
-    fn is_companion(&self, place: usize) -> bool {
-        self.companions.contains(&place)
-    }
-
-    fn companions(&mut self, lead: usize) -> Vec<usize> {
-        self.leads.remove(&lead).unwrap_or_default()
-    }
 }
 
 /// What an instance goes back to; none: what it ran when the plan was made.

@@ -3,12 +3,11 @@
 //! One question after the other, the most permanent first; the first that says no is the reason given. Windows and
 //! freezes do not decide here: an instance that only has to wait is in the plan ([`waits`] says for what).
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use super::candidate::{Asked, Candidate, InstanceState, PlanInput};
 use super::held::Held;
-use super::mode::effective_mode;
+use super::mode::mode_under;
 use super::rollout_plan::ScheduleSpec;
 use super::tables::{Tables, TenantEntry};
 use super::when::When;
@@ -17,48 +16,6 @@ use crate::ids::{InstanceName, TenantId};
 use crate::model::labels::LabelMode;
 use crate::model::{FleetSettings, GlobalMode, UpdateConfig};
 use crate::time::Timestamp;
-
-/// What is decided about a candidate. There may be very many of them: most are two numbers.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Verdict {
-    /// Its tenant, in the tables.
-    pub(super) tenant: u32,
-    /// Its schedule in the tables, or, if it is not in the plan, the place of the reason.
-    pub(super) then: Result<u32, u32>,
-}
-
-/// What is decided about all candidates.
-#[derive(Debug)]
-pub(super) struct Verdicts {
-    /// In the order of the candidates.
-    pub(super) all: Vec<Verdict>,
-    /// Why some of them are not in the plan.
-    pub(super) reasons: Vec<Held>,
-}
-
-/// When each candidate may begin, or why it is not in the plan.
-pub(super) fn select<'a>(input: &PlanInput<'a>, tables: &mut Tables<'a>) -> Verdicts {
-    let mut reasons = Vec::new();
-    let all = input.candidates.iter().map(|candidate| {
-        let tenant = tables.tenant(&candidate.tenant);
-        let then = verdict(input, candidate, tenant, tables);
-        Verdict {
-            tenant,
-            then: then.map_err(|why| place_of(&mut reasons, why)),
-        }
-    });
-    let all = all.collect();
-    let mut verdicts = Verdicts { all, reasons };
-    block_groups(input.candidates, &mut verdicts);
-    verdicts
-}
-
-/// Adds a reason.
-fn place_of(reasons: &mut Vec<Held>, why: Held) -> u32 {
-    let place = u32::try_from(reasons.len()).unwrap_or(u32::MAX);
-    reasons.push(why);
-    place
-}
 
 /// The hold on the whole fleet, if there is one.
 #[must_use]
@@ -103,22 +60,28 @@ pub fn waits(
     }
 }
 
-fn verdict<'a>(
+/// When a candidate may begin, as its schedule in the tables, or why it is not in the plan.
+pub(super) fn verdict<'a>(
     input: &PlanInput<'a>,
     candidate: &'a Candidate,
-    tenant: u32,
+    tenant: TenantEntry<'a>,
     tables: &mut Tables<'a>,
 ) -> Result<u32, Held> {
     reason_out_of_scope(input, candidate)
         .or_else(|| reason_of_state(input, candidate))
         .or_else(|| fleet_pause(input.fleet))
         .map_or(Ok(()), Err)?;
-    let TenantEntry { config, schedule } = *tables.entry(tenant);
+    let TenantEntry {
+        config,
+        mode,
+        schedule,
+        ..
+    } = tenant;
     let policy = match (&candidate.policy, config) {
         (Some(text), None) => Some(text.parse::<Policy>().map_err(invalid)?),
         _ => None,
     };
-    let mode = effective_mode(input.fleet.mode, config, candidate.mode, policy.as_ref());
+    let mode = mode_under(input.fleet.mode, mode, candidate.mode, policy.as_ref());
     reason_of_mode(
         &input.request.asked,
         &candidate.instance.name,
@@ -136,7 +99,7 @@ fn verdict<'a>(
             let spec = schedule_of(input, candidate, policy.as_ref(), config)?;
             let number = tables.schedule(spec);
             if is_the_tenants {
-                tables.remember_schedule(tenant, number);
+                tables.remember_schedule(&candidate.tenant, number);
             }
             Ok(number)
         }
@@ -207,7 +170,7 @@ fn reason_of_state(input: &PlanInput<'_>, candidate: &Candidate) -> Option<Held>
 }
 
 /// Why the mode of an instance keeps it out of what was asked for; none if it does not. `label` is the mode that its own
-/// label chooses, `mode` the one that holds (see [`effective_mode`]).
+/// label chooses, `mode` the one that holds (see [`super::effective_mode`]).
 #[must_use]
 pub fn reason_of_mode(
     asked: &Asked,
@@ -270,30 +233,4 @@ fn schedule_of(
         WeeklyCalendar::parse(windows).map_err(invalid)?;
     }
     Ok(spec)
-}
-
-/// What must move together waits for each other: one that is held holds all.
-fn block_groups(candidates: &[Candidate], verdicts: &mut Verdicts) {
-    let Verdicts { all, reasons } = verdicts;
-    let mut blocked: HashMap<&InstanceName, usize> = HashMap::new();
-    for (place, (candidate, verdict)) in candidates.iter().zip(all.iter()).enumerate() {
-        let Err(why) = verdict.then else { continue };
-        let harmless = matches!(reasons[why as usize], Held::NotBehind | Held::NotInScope);
-        if let (Some(group), false) = (&candidate.group, harmless) {
-            blocked.entry(group).or_insert(place);
-        }
-    }
-    if blocked.is_empty() {
-        return;
-    }
-    for (candidate, verdict) in candidates.iter().zip(all) {
-        let by = candidate
-            .group
-            .as_ref()
-            .and_then(|group| blocked.get(group));
-        if let (Some(&by), Ok(_)) = (by, verdict.then) {
-            let by = candidates[by].instance.clone();
-            verdict.then = Err(place_of(reasons, Held::GroupBlocked { by }));
-        }
-    }
 }

@@ -5,15 +5,14 @@ use std::collections::{BTreeMap, HashMap};
 use super::rollout_plan::ScheduleSpec;
 use crate::ids::TenantId;
 use crate::image::Digest;
-use crate::model::{Channel, UpdateConfig};
+use crate::model::{Channel, TenantMode, UpdateConfig};
 
 /// What a plan's tables are made of. Each tenant is looked up once for each of its instances, and its config only once.
 #[derive(Debug)]
 pub(super) struct Tables<'a> {
     configs: &'a BTreeMap<TenantId, UpdateConfig>,
     tenants: Vec<&'a TenantId>,
-    entries: Vec<TenantEntry<'a>>,
-    tenant_numbers: HashMap<&'a TenantId, u32>,
+    entries: HashMap<&'a str, TenantEntry<'a>>,
     digests: Vec<&'a Digest>,
     digest_numbers: HashMap<&'a Digest, u32>,
     /// The digest that was asked for last: mostly the next one is the same.
@@ -27,8 +26,12 @@ pub(super) struct Tables<'a> {
 /// What is known of a tenant.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TenantEntry<'a> {
+    /// Its number.
+    pub(super) number: u32,
     /// Its config, if it has one.
     pub(super) config: Option<&'a UpdateConfig>,
+    /// The mode in that config.
+    pub(super) mode: Option<TenantMode>,
     /// The schedule of its instances that have none of their own, once one was looked for.
     pub(super) schedule: Option<u32>,
 }
@@ -48,8 +51,7 @@ impl<'a> Tables<'a> {
         Self {
             configs,
             tenants: Vec::new(),
-            entries: Vec::new(),
-            tenant_numbers: HashMap::new(),
+            entries: HashMap::new(),
             digests: Vec::new(),
             digest_numbers: HashMap::new(),
             last_digest: None,
@@ -60,26 +62,25 @@ impl<'a> Tables<'a> {
         }
     }
 
-    /// The number of a tenant.
-    pub(super) fn tenant(&mut self, tenant: &'a TenantId) -> u32 {
-        let number = number(&mut self.tenant_numbers, &mut self.tenants, tenant);
-        if self.entries.len() < self.tenants.len() {
-            self.entries.push(TenantEntry {
-                config: self.configs.get(tenant),
+    /// What is known of a tenant.
+    pub(super) fn tenant(&mut self, tenant: &'a TenantId) -> TenantEntry<'a> {
+        *self.entries.entry(tenant.as_str()).or_insert_with(|| {
+            let config = self.configs.get(tenant);
+            self.tenants.push(tenant);
+            TenantEntry {
+                number: as_number(self.tenants.len() - 1),
+                config,
+                mode: config.map(|config| config.mode),
                 schedule: None,
-            });
-        }
-        number
-    }
-
-    /// What is known of a tenant, by its number.
-    pub(super) fn entry(&self, tenant: u32) -> &TenantEntry<'a> {
-        &self.entries[tenant as usize]
+            }
+        })
     }
 
     /// What a tenant says for its instances.
-    pub(super) fn remember_schedule(&mut self, tenant: u32, schedule: u32) {
-        self.entries[tenant as usize].schedule = Some(schedule);
+    pub(super) fn remember_schedule(&mut self, tenant: &TenantId, schedule: u32) {
+        if let Some(entry) = self.entries.get_mut(tenant.as_str()) {
+            entry.schedule = Some(schedule);
+        }
     }
 
     /// The number of a digest.

@@ -27,6 +27,23 @@ pub(super) fn planned(plan: &RolloutPlan) -> NewEvent {
     event
 }
 
+/// Releases come faster than a rollout can take its first wave to them; or no longer.
+pub(super) fn starving(plan: &RolloutPlan, over: bool, at: Timestamp) -> NewEvent {
+    let kind = match over {
+        false => EventKind::AlertRaised,
+        true => EventKind::AlertResolved,
+    };
+    let mut event = NewEvent::new(at, kind, "fleet");
+    event.rollout = Some(plan.id());
+    event.data = json!({
+        "code": "rollouts_starve",
+        "reason": "several rollouts before this one were replaced in their first wave: it finishes, whatever is released meanwhile",
+        "image": plan.request.target.image,
+        "digest": plan.request.target.digest,
+    });
+    event
+}
+
 /// One event for each fact.
 pub(super) fn events(
     plan: &RolloutPlan,
@@ -34,10 +51,19 @@ pub(super) fn events(
     facts: &[Fact],
     at: Timestamp,
 ) -> Vec<NewEvent> {
-    facts
-        .iter()
-        .map(|fact| event(plan, state, fact, at))
-        .collect()
+    let mut events = Vec::new();
+    for fact in facts {
+        events.push(event(plan, state, fact, at));
+        let first_is_over = match fact {
+            Fact::WavePassed { wave } => *wave == 0,
+            Fact::Finished(_) => state.wave == 0,
+            _ => false,
+        };
+        if state.is_starving() && first_is_over {
+            events.push(starving(plan, true, at));
+        }
+    }
+    events
 }
 
 fn event(plan: &RolloutPlan, state: &RolloutState, fact: &Fact, at: Timestamp) -> NewEvent {
@@ -93,6 +119,11 @@ fn event(plan: &RolloutPlan, state: &RolloutState, fact: &Fact, at: Timestamp) -
         }
         Fact::Aborted { by, why } => (EventKind::RolloutAborted, by.as_str(), json!({"why": why})),
         Fact::Superseded { by } => (EventKind::RolloutSuperseded, fleet, json!({"by": by})),
+        Fact::ClockSet { by_millis } => {
+            let reason = "the clock was set: pauses and retries last as long as they would have";
+            let data = json!({"code": "clock_set", "reason": reason, "by_ms": by_millis});
+            (EventKind::AlertRaised, fleet, data)
+        }
         Fact::Finished(label) => {
             let tally = state.tally();
             let data = json!({

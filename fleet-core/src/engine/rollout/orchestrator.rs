@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -19,6 +20,7 @@ use crate::ports::{
     Clock, Entropy, NoProgress, Progress, ProgressSink, RolloutStore, RolloutStoreError,
     StoredRollout,
 };
+use crate::time::Timestamp;
 
 /// How often a change is decided anew after somebody else changed the rollout in between.
 const TRIES_MAX: u32 = 16;
@@ -70,6 +72,8 @@ pub struct Orchestrator {
     // state
     pub(super) wakes: watch::Sender<Wakes>,
     pub(super) in_flight: InFlight,
+    /// Wall clock and running time of the last pass.
+    pub(super) looked: Mutex<Option<(Timestamp, Duration)>>,
 }
 
 /// What everybody who waits in an orchestrator hears of.
@@ -122,6 +126,7 @@ impl Orchestrator {
             strategies,
             wakes: watch::Sender::new(Wakes::default()),
             in_flight: InFlight::default(),
+            looked: Mutex::default(),
         }
     }
 
@@ -193,7 +198,7 @@ impl Orchestrator {
 
     /// Waits until `woken` hears of a change, at most so long: what a daemon does between two calls of
     /// [`Orchestrator::run_due`]. Half a minute is a good limit; a hint that gets lost costs no more than that.
-    pub async fn idle(&self, woken: &mut Woken, at_most: std::time::Duration) {
+    pub async fn idle(&self, woken: &mut Woken, at_most: Duration) {
         futures::future::select(self.clock.sleep(at_most), Box::pin(woken.next())).await;
     }
 

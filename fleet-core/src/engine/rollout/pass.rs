@@ -1,6 +1,7 @@
 //! One pass over all rollouts: what changed by itself, and what may begin now.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use super::error::RolloutError;
@@ -23,6 +24,8 @@ use crate::update::error_chain;
 /// How often working time is written down.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 const FLEET: &str = "fleet";
+/// A wall clock that is further from where it would be by itself was set.
+const CLOCK_DRIFT_MAX_MS: u64 = 60_000;
 /// So many instances beside it an order names at most.
 const BESIDE_MAX: usize = 64;
 
@@ -43,6 +46,7 @@ impl Orchestrator {
         if active.is_empty() {
             return Ok(pass);
         }
+        let clock_set = self.clock_set();
         let view = self.updater.fleet().await?;
         let settings = PlannerSettings::read(&view.settings)?;
         let mut around = view.surroundings(&settings);
@@ -54,6 +58,9 @@ impl Orchestrator {
         }
         for stored in &active {
             let mut draft = Draft::of(stored.clone());
+            if let Some(by_millis) = clock_set {
+                draft.apply(&RolloutEvent::ClockSet { by_millis }, self.clock.now())?;
+            }
             let advanced = self.advance(&mut draft, &active, &view, &mut around);
             let claimed = match advanced.await {
                 Ok(claimed) => claimed,
@@ -80,6 +87,16 @@ impl Orchestrator {
             }
         }
         Ok(pass)
+    }
+
+    /// By how many milliseconds the wall clock was set since the last pass, if by more than it may drift.
+    fn clock_set(&self) -> Option<i64> {
+        let (now, run) = (self.clock.now(), self.clock.monotonic());
+        let mut last = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        let (then, run_then) = last.replace((now, run))?;
+        let ran = i64::try_from(run.saturating_sub(run_then).as_millis()).unwrap_or(i64::MAX);
+        let by = (now.as_millis() - then.as_millis()).saturating_sub(ran);
+        (by.unsigned_abs() > CLOCK_DRIFT_MAX_MS).then_some(by)
     }
 
     /// Does what follows by itself; returns the members that were claimed.
@@ -315,6 +332,7 @@ impl Orchestrator {
                 why,
                 rollback: false,
             },
+            Ok(_) if state.promoted => RolloutEvent::WaveOpened,
             Ok(WaveGate::Open) => RolloutEvent::WaveOpened,
             Ok(WaveGate::Pause { duration }) => {
                 if state

@@ -296,9 +296,11 @@ impl Orchestrator {
             replaced_in_a_row,
             ..RolloutState::new(&plan)
         };
-        self.store
-            .create(&plan, &state, vec![facts::planned(&plan)])
-            .await?;
+        let mut events = vec![facts::planned(&plan)];
+        if state.is_starving() {
+            events.push(facts::starving(&plan, false, plan.planned_at));
+        }
+        self.store.create(&plan, &state, events).await?;
         self.report(&plan, &state);
         Ok(())
     }

@@ -2,9 +2,11 @@
 
 mod approval;
 mod channels;
+mod clock;
 mod custom;
 mod detection;
 mod leaving;
+mod promoting;
 mod races;
 
 use std::collections::BTreeSet;

@@ -108,6 +108,11 @@ pub enum RolloutEvent {
         /// Whether work was possible.
         working: bool,
     },
+    /// The wall clock was set, or the host slept.
+    ClockSet {
+        /// Forward by so many milliseconds, negative for back.
+        by_millis: i64,
+    },
 }
 
 impl RolloutEvent {
@@ -132,6 +137,7 @@ impl RolloutEvent {
             Self::RollbackBegun { .. } => "begin the rollback",
             Self::RollbackEnded { .. } => "end the rollback",
             Self::Looked { .. } => "look",
+            Self::ClockSet { .. } => "set the clock of",
         }
     }
 }
@@ -238,6 +244,11 @@ pub enum Fact {
     Superseded {
         /// The newer one.
         by: RolloutId,
+    },
+    /// The wall clock was set while it waited: it waits as long as it would have.
+    ClockSet {
+        /// Forward by so many milliseconds, negative for back.
+        by_millis: i64,
     },
     /// It ended, with this state's label.
     Finished(&'static str),

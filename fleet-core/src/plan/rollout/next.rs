@@ -94,6 +94,7 @@ impl Step<'_> {
                 taken_back,
             } => self.rollback_ended(event, *complete, taken_back),
             RolloutEvent::Looked { working } => self.looked(event, *working),
+            RolloutEvent::ClockSet { by_millis } => self.clock_set(event, *by_millis),
         }
     }
 
@@ -182,6 +183,7 @@ impl Step<'_> {
 
     fn open_wave(&mut self) {
         self.state.wave_phase = WavePhase::Open;
+        self.state.promoted = false;
         self.state.worked = Countdown::default();
         self.facts.push(Fact::WaveOpened {
             wave: self.state.wave,
@@ -285,6 +287,8 @@ impl Step<'_> {
         let pending = self.state.wave_phase == WavePhase::Pending;
         if pending && self.state.holds.is_empty() {
             self.open_wave();
+        } else if pending {
+            self.state.promoted = true;
         } else if !lifted {
             return Err(self.illegal(
                 event,
@@ -362,6 +366,32 @@ impl Step<'_> {
             Phase::RollbackIncomplete { child }
         };
         self.facts.push(Fact::Finished(self.state.phase.label()));
+        Ok(())
+    }
+
+    /// What was counted from an instant before the jump is counted from one that is as long ago as it was.
+    fn clock_set(&mut self, event: &RolloutEvent, by_millis: i64) -> Applied {
+        if self.state.phase.is_terminal() {
+            return Err(self.illegal(event, "one that is not over"));
+        }
+        let moved =
+            |at: Timestamp| Timestamp::from_millis(at.as_millis().saturating_add(by_millis));
+        let queued = self
+            .state
+            .members
+            .iter_mut()
+            .filter_map(|member| match member {
+                MemberState::Queued { not_before, .. } => not_before.as_mut(),
+                _ => None,
+            });
+        let mut any = false;
+        for instant in queued.chain(self.state.passed_at.as_mut()) {
+            *instant = moved(*instant);
+            any = true;
+        }
+        if any {
+            self.facts.push(Fact::ClockSet { by_millis });
+        }
         Ok(())
     }
 

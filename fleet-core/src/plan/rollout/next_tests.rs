@@ -115,6 +115,7 @@ fn events(place: usize) -> Vec<RolloutEvent> {
         RolloutEvent::Held(hold(HoldKind::UserPause)),
         RolloutEvent::Held(hold(HoldKind::GlobalPause)),
         RolloutEvent::Held(hold(HoldKind::ManualGate)),
+        RolloutEvent::ClockSet { by_millis: -70_000 },
         RolloutEvent::Unheld {
             kind: HoldKind::UserPause,
             by: by(),

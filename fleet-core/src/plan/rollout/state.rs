@@ -11,6 +11,9 @@ use crate::plan::RolloutPlan;
 use crate::plan::strategy::Progress;
 use crate::time::Timestamp;
 
+/// So many rollouts may be replaced in a row without leaving their first wave; the next one finishes.
+const REPLACED_IN_A_ROW_MAX: u32 = 3;
+
 /// The state of a rollout. Changes only through [`super::next`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RolloutState {
@@ -25,8 +28,11 @@ pub struct RolloutState {
     pub wave: u32,
     /// Whether that wave is open.
     pub wave_phase: WavePhase,
-    /// When the last wave passed: pauses run from here.
+    /// When the last wave passed: pauses run from here. Moves with the wall clock where that is set.
     pub passed_at: Option<Timestamp>,
+    /// A person let the wave at hand begin while something else held it: it opens as soon as nothing does.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub promoted: bool,
     /// What each member is doing, in the order of the plan.
     pub members: Vec<MemberState>,
     /// Updates in a row that the infrastructure broke.
@@ -371,12 +377,20 @@ impl RolloutState {
             wave: 0,
             wave_phase: WavePhase::Pending,
             passed_at: None,
+            promoted: false,
             members: vec![MemberState::QUEUED; plan.members.len()],
             infra_in_a_row: 0,
             worked: Countdown::default(),
             replaces: Vec::new(),
             replaced_in_a_row: 0,
         }
+    }
+
+    /// Whether rollouts of its instances were replaced so often before the first wave ended that this one is not, in its
+    /// first wave.
+    #[must_use]
+    pub fn is_starving(&self) -> bool {
+        self.replaced_in_a_row >= REPLACED_IN_A_ROW_MAX
     }
 
     /// All members counted.

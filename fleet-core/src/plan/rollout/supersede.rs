@@ -12,9 +12,6 @@ use crate::image::Digest;
 use crate::plan::RolloutPlan;
 use crate::time::Timestamp;
 
-/// Rollouts that may be replaced in a row without leaving their first wave before one may finish.
-const REPLACED_IN_A_ROW_MAX: u32 = 3;
-
 /// How a channel treats a newer release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SupersedePolicy {
@@ -166,7 +163,7 @@ pub(crate) fn about_current(plan: &RolloutPlan, state: &RolloutState, then: When
     {
         return wait("a person paused it: abort it to make way");
     }
-    let starving = state.wave == 0 && state.replaced_in_a_row >= REPLACED_IN_A_ROW_MAX;
+    let starving = state.wave == 0 && state.is_starving();
     match then {
         WhenNewer::Replace if starving => {
             wait("several before it never left their first wave: it finishes once")

@@ -1,5 +1,7 @@
 //! The steps before the stop: nothing of the user's is touched yet.
 
+use std::time::Duration;
+
 use super::super::{Belongings, Cause, Facts, Fault};
 use super::Run;
 use super::cutover::HOOK_TIMEOUT;
@@ -16,7 +18,9 @@ use crate::ports::{
     ProbeVerdict, Repoint, SnapshotRequest,
 };
 
-/// The network of containers that name none.
+/// How long a guard that others share may take from its making to its start, and the pause between two looks.
+const SHARED_GUARD_WAIT: Duration = Duration::from_secs(5);
+const SHARED_GUARD_LOOK: Duration = Duration::from_millis(25);
 /// Exit code of a hook that says "not now".
 const NOT_NOW: i64 = 75;
 
@@ -253,8 +257,7 @@ impl Run<'_> {
     pub(super) async fn guard(&mut self, member: usize) -> Result<Facts, StepError> {
         let belongings = Belongings::of(&self.frozen(member)?.container);
         if let Some(name) = &self.state.plan.shared_guard
-            && let Some(shared) = self.ports.runtime.find(name).await?
-            && belongings.held_by(&shared)
+            && self.is_held_by(name, &belongings).await?
         {
             return Ok(Facts {
                 note: Some(format!("held by {name}")),
@@ -287,6 +290,20 @@ impl Run<'_> {
                 ..Facts::default()
             }),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether a shared guard holds what this member needs; one that is about to be started is waited for.
+    async fn is_held_by(&self, name: &str, belongings: &Belongings) -> Result<bool, StepError> {
+        let clock = &self.ports.clock;
+        let until = clock.monotonic() + SHARED_GUARD_WAIT;
+        loop {
+            match self.ports.runtime.find(name).await? {
+                Some(guard) if guard.state == RunState::Created && clock.monotonic() < until => {
+                    clock.sleep(SHARED_GUARD_LOOK).await;
+                }
+                found => return Ok(found.is_some_and(|guard| belongings.held_by(&guard))),
+            }
         }
     }
 

@@ -121,6 +121,21 @@ fn tags_that_follow_each_other_do_not_starve_a_rollout() {
             matches!(found, Detected::Decided(Decision::WaitFor { .. })),
             "{found:?}"
         );
+        let alerts = |kind: &EventKind| {
+            let events = world.store.events().into_iter();
+            let alerts = events.filter(|event| event.event.kind == *kind);
+            let codes = alerts.map(|event| event.event.data["code"].clone());
+            codes.collect::<Vec<_>>()
+        };
+        // Somebody is told, once, and told again when it is over.
+        assert_eq!(alerts(&EventKind::AlertRaised), ["rollouts_starve"]);
+        assert_eq!(alerts(&EventKind::AlertResolved), [""; 0]);
+        let process = world.process();
+        for _ in 0..3 {
+            process.run_due().await.unwrap();
+            world.clock.sleep(Duration::from_secs(3600)).await;
+        }
+        assert_eq!(alerts(&EventKind::AlertResolved), ["rollouts_starve"]);
     });
 }
 
