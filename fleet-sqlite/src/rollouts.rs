@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use fleet_core::ids::RolloutId;
+use fleet_core::image::ImageRef;
 use fleet_core::plan::RolloutPlan;
 use fleet_core::plan::rollout::{MemberState, RolloutState};
 use fleet_core::ports::{RolloutStore, RolloutStoreError, StoredRollout};
@@ -58,6 +59,20 @@ impl RolloutStore for SqliteStore {
         .await
     }
 
+    async fn of_image(
+        &self,
+        image: &ImageRef,
+        limit: u32,
+    ) -> Result<Vec<StoredRollout>, RolloutStoreError> {
+        let image = image.to_string();
+        self.read("list the rollouts of an image", move |tx| {
+            let sql = "SELECT * FROM rollouts JOIN rollout_plans ON rollout_seq = seq
+                       WHERE image = ?1 ORDER BY seq DESC LIMIT ?2";
+            load_where(tx, sql, (image, limit))
+        })
+        .await
+    }
+
     async fn compare_and_swap(
         &self,
         id: &RolloutId,
@@ -107,10 +122,15 @@ fn create(tx: &Transaction<'_>, plan: &RolloutPlan, state: RolloutState) -> Resu
     check_members(plan, row.members.len())?;
     let inserted = tx
         .prepare_cached(
-            "INSERT INTO rollouts (id, generation, terminal, state) VALUES (?1, 1, ?2, ?3)
+            "INSERT INTO rollouts (id, image, generation, terminal, state) VALUES (?1, ?2, 1, ?3, ?4)
              ON CONFLICT (id) DO NOTHING",
         )?
-        .execute((plan.id().to_string(), row.terminal, &row.rest))?;
+        .execute((
+            plan.id().to_string(),
+            plan.request.target.image.to_string(),
+            row.terminal,
+            &row.rest,
+        ))?;
     if inserted == 0 {
         return Err(RolloutStoreError::Exists(plan.id()).into());
     }

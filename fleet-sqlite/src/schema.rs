@@ -13,6 +13,8 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("migrations/0001_journal.sql")),
     // Rollouts.
     M::up(include_str!("migrations/0002_rollouts.sql")),
+    // What each rollout is of.
+    M::up(include_str!("migrations/0003_rollout_images.sql")),
 ];
 
 /// The schema version that this fleet writes.

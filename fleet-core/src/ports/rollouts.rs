@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 
 use crate::ids::RolloutId;
+use crate::image::ImageRef;
 use crate::plan::RolloutPlan;
 use crate::plan::rollout::RolloutState;
 use crate::record::NewEvent;
@@ -86,6 +87,16 @@ pub trait RolloutStore: Send + Sync {
     /// # Errors
     /// [`RolloutStoreError::Store`].
     async fn list(&self, limit: u32) -> Result<Vec<StoredRollout>, RolloutStoreError>;
+
+    /// The newest rollouts of releases under this very reference, newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// [`RolloutStoreError::Store`].
+    async fn of_image(
+        &self,
+        image: &ImageRef,
+        limit: u32,
+    ) -> Result<Vec<StoredRollout>, RolloutStoreError>;
 
     /// Replaces the state if its generation is the expected one; returns the new generation.
     ///

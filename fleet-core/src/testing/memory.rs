@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 
 use crate::ids::{InstanceId, RolloutId, TenantId, UpdateId};
-use crate::image::Digest;
+use crate::image::{Digest, ImageRef};
 use crate::model::{FleetSettings, TenantMode, UpdateConfig};
 use crate::plan::RolloutPlan;
 use crate::plan::rollout::RolloutState;
@@ -486,6 +486,18 @@ impl RolloutStore for MemoryStore {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let state = self.lock();
         Ok(state.rollouts.iter().rev().take(limit).cloned().collect())
+    }
+
+    async fn of_image(
+        &self,
+        image: &ImageRef,
+        limit: u32,
+    ) -> Result<Vec<StoredRollout>, RolloutStoreError> {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let state = self.lock();
+        let all = state.rollouts.iter().rev();
+        let ours = all.filter(|stored| stored.plan.request.target.image == *image);
+        Ok(ours.take(limit).cloned().collect())
     }
 
     async fn compare_and_swap(

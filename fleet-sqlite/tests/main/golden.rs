@@ -128,6 +128,9 @@ async fn check(store: &SqliteStore, version: u32) {
             state,
             generation,
         };
+        let image = &expected.plan.request.target.image;
+        let of_image = store.of_image(image, 9).await.unwrap();
+        assert_eq!(of_image, rollouts);
         assert_eq!(rollouts, [expected]);
     }
 }

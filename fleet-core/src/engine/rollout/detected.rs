@@ -16,7 +16,7 @@ use crate::plan::{Asked, PlannedInstance, RolloutKind, RolloutPlan};
 use crate::ports::{RolloutStoreError, StoredRollout};
 use crate::time::Timestamp;
 
-/// Rollouts that are looked back at for what completed and what failed.
+/// Rollouts of a reference that are looked back at for what completed and what failed.
 const HISTORY: u32 = 100;
 const FLEET: &str = "fleet";
 
@@ -185,11 +185,10 @@ impl Orchestrator {
         target: &PinnedImage,
         channel: Option<&model::Channel>,
     ) -> Result<Past, RolloutStoreError> {
-        let history = self.store.list(HISTORY).await?;
+        let history = self.store.of_image(&target.image, HISTORY).await?;
         let of_reference = history
             .into_iter()
-            .filter(|stored| stored.plan.kind == RolloutKind::Forward)
-            .filter(|stored| stored.plan.request.target.image == target.image);
+            .filter(|stored| stored.plan.kind == RolloutKind::Forward);
         let (ours, others) = of_reference.partition(|stored| is_about(stored, channel));
         Ok(Past { ours, others })
     }

@@ -232,4 +232,12 @@ async fn active_ones_come_oldest_first_and_all_newest_first(store: &impl Rollout
     assert_eq!(ids(store.active().await.unwrap()), [3, 2].map(rollout_id));
     assert_eq!(ids(store.list(9).await.unwrap()), [2, 1, 3].map(rollout_id));
     assert_eq!(ids(store.list(2).await.unwrap()), [2, 1].map(rollout_id));
+    let (plan, _) = rollout(1, 1);
+    let image = plan.request.target.image;
+    let of_image = store.of_image(&image, 9).await.unwrap();
+    assert_eq!(ids(of_image), [2, 1, 3].map(rollout_id));
+    let newest = store.of_image(&image, 1).await.unwrap();
+    assert_eq!(ids(newest), [rollout_id(2)]);
+    let other = "registry.example/nobody:1".parse().unwrap();
+    assert_eq!(store.of_image(&other, 9).await.unwrap(), []);
 }

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::engine::offers::Reference;
-use crate::plan::rollout::{HoldKind, WhenNewer};
+use crate::plan::rollout::{HoldKind, RolloutState, WhenNewer};
+use crate::testing::conformance::fixtures::rollout;
 
 fn at_once(then: WhenNewer) -> SupersedePolicy {
     SupersedePolicy {
@@ -69,6 +70,28 @@ fn what_a_stopped_rollout_took_instances_away_from_is_the_past_too() {
         world.process().command(&id, &abort, "ann").await.unwrap();
         let back = detect(&world, "latest", "old", WhenNewer::Replace).await;
         assert_eq!(back, Detected::Decided(Decision::MovedBack));
+    });
+}
+
+#[test]
+fn what_failed_is_known_however_much_else_was_rolled_out_since() {
+    paused(async {
+        let world = World::of(3);
+        let id = check_opened(&detect(&world, "latest", "a", WhenNewer::Replace).await);
+        let abort = Command::Abort {
+            why: "no".to_owned(),
+            rollback: false,
+        };
+        world.process().command(&id, &abort, "ann").await.unwrap();
+        for number in 1..=120 {
+            let (plan, state) = rollout(number, 1);
+            assert_ne!(plan.request.target.image, image("latest").image);
+            let phase = Phase::Completed;
+            let over = RolloutState { phase, ..state };
+            world.store.create(&plan, &over, Vec::new()).await.unwrap();
+        }
+        let again = detect(&world, "latest", "a", WhenNewer::Replace).await;
+        assert_eq!(again, Detected::Decided(Decision::KnownBad));
     });
 }
 

@@ -41,6 +41,14 @@ impl RolloutStore for Contended {
         self.turn().await.list(limit).await
     }
 
+    async fn of_image(
+        &self,
+        image: &ImageRef,
+        limit: u32,
+    ) -> Result<Vec<StoredRollout>, RolloutStoreError> {
+        self.turn().await.of_image(image, limit).await
+    }
+
     async fn compare_and_swap(
         &self,
         id: &RolloutId,
