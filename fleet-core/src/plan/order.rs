@@ -129,11 +129,11 @@ pub(super) fn cohort_rank(cohorts: &[String], cohort: Option<&str>) -> u32 {
 
 /// Puts planned instances in their order; their tenants are numbers below `tenants`.
 pub(super) fn sort(
-    members: Vec<PlannedInstance>,
+    members: &mut [PlannedInstance],
     tenants: usize,
     channels: &[Channel],
     shuffle: &Shuffle,
-) -> Vec<PlannedInstance> {
+) {
     let mut keys: Vec<OrderKey> = members
         .iter()
         .zip(0u32..)
@@ -151,9 +151,9 @@ pub(super) fn sort(
             // Equal hashes have an order as well.
             .then_with(|| instance(a).cmp(instance(b)))
     });
-    let from = places_by_turn(&keys, tenants);
+    let mut from = places_by_turn(&keys, tenants);
     drop(keys);
-    rearranged(members, &from)
+    rearrange(members, &mut from);
 }
 
 /// What comes before the hash, in one number: fleet itself last, cohort, priority, those that failed last.
@@ -202,16 +202,22 @@ fn places_by_turn(keys: &[OrderKey], tenants: usize) -> Vec<u32> {
     ordered
 }
 
-/// The items in the order in which `from` names their places. A second copy, because the way to one of them then does not
-/// depend on the one before: with a million of them in memory that is what takes the time.
-fn rearranged<T>(items: Vec<T>, from: &[u32]) -> Vec<T> {
-    let mut items: Vec<Option<T>> = items.into_iter().map(Some).collect();
-    let mut ordered = Vec::with_capacity(items.len());
-    ordered.extend(
-        from.iter()
-            .filter_map(|&place| items[place as usize].take()),
-    );
-    ordered
+/// Puts at each place what is at the place that `from` names for it. What is large is moved where it is: a second copy
+/// of all of it costs more than the way there.
+fn rearrange<T>(items: &mut [T], from: &mut [u32]) {
+    for start in 0..items.len() {
+        let mut at = start;
+        loop {
+            let source = from[at] as usize;
+            // Done: this is what says so.
+            from[at] = u32::try_from(at).unwrap_or(u32::MAX);
+            if source == start {
+                break;
+            }
+            items.swap(at, source);
+            at = source;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -223,8 +229,8 @@ mod tests {
     proptest! {
         #[test]
         fn everything_goes_where_it_is_wanted(order in Just((0u32..40).collect::<Vec<_>>()).prop_shuffle()) {
-            let items: Vec<u32> = (0..40).map(|place| place * 10).collect();
-            let items = rearranged(items, &order);
+            let mut items: Vec<u32> = (0..40).map(|place| place * 10).collect();
+            rearrange(&mut items, &mut order.clone());
             let expect: Vec<u32> = order.iter().map(|place| place * 10).collect();
             prop_assert_eq!(items, expect);
         }

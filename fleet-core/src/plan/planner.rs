@@ -107,7 +107,7 @@ pub fn plan(
         schedules,
         channels,
     } = tables.finish();
-    let members = order::sort(members, tenants.len(), &channels, &shuffle);
+    order::sort(&mut members, tenants.len(), &channels, &shuffle);
     let total = u32::try_from(members.len()).unwrap_or(u32::MAX);
     let waves = lay_out(strategy, &members)?;
     Ok(RolloutPlan {

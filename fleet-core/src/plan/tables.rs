@@ -10,7 +10,6 @@ use crate::model::{Channel, TenantMode, UpdateConfig};
 /// What a plan's tables are made of. Each tenant is looked up once for each of its instances, and its config only once.
 #[derive(Debug)]
 pub(super) struct Tables<'a> {
-    configs: &'a BTreeMap<TenantId, UpdateConfig>,
     tenants: Vec<&'a TenantId>,
     entries: HashMap<&'a str, TenantEntry<'a>>,
     digests: Vec<&'a Digest>,
@@ -23,10 +22,13 @@ pub(super) struct Tables<'a> {
     channel_numbers: HashMap<&'a Channel, u32>,
 }
 
+/// The number of a tenant of which no instance was seen. There are fewer instances than that.
+const UNSEEN: u32 = u32::MAX;
+
 /// What is known of a tenant.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TenantEntry<'a> {
-    /// Its number.
+    /// Its number, once one of its instances was seen.
     pub(super) number: u32,
     /// Its config, if it has one.
     pub(super) config: Option<&'a UpdateConfig>,
@@ -48,10 +50,19 @@ pub(super) struct Finished {
 impl<'a> Tables<'a> {
     /// Empty ones; `configs` are those of the tenants that have one.
     pub(super) fn new(configs: &'a BTreeMap<TenantId, UpdateConfig>) -> Self {
+        // Once for all of them, in their order: to look for each when it is seen takes longer.
+        let entries = configs.iter().map(|(tenant, config)| {
+            let entry = TenantEntry {
+                number: UNSEEN,
+                config: Some(config),
+                mode: Some(config.mode),
+                schedule: None,
+            };
+            (tenant.as_str(), entry)
+        });
         Self {
-            configs,
-            tenants: Vec::new(),
-            entries: HashMap::new(),
+            tenants: Vec::with_capacity(configs.len()),
+            entries: entries.collect(),
             digests: Vec::new(),
             digest_numbers: HashMap::new(),
             last_digest: None,
@@ -64,16 +75,17 @@ impl<'a> Tables<'a> {
 
     /// What is known of a tenant.
     pub(super) fn tenant(&mut self, tenant: &'a TenantId) -> TenantEntry<'a> {
-        *self.entries.entry(tenant.as_str()).or_insert_with(|| {
-            let config = self.configs.get(tenant);
+        let entry = self.entries.entry(tenant.as_str()).or_insert(TenantEntry {
+            number: UNSEEN,
+            config: None,
+            mode: None,
+            schedule: None,
+        });
+        if entry.number == UNSEEN {
+            entry.number = as_number(self.tenants.len());
             self.tenants.push(tenant);
-            TenantEntry {
-                number: as_number(self.tenants.len() - 1),
-                config,
-                mode: config.map(|config| config.mode),
-                schedule: None,
-            }
-        })
+        }
+        *entry
     }
 
     /// What a tenant says for its instances.
