@@ -218,11 +218,8 @@ fn die_and_go_on(site: u64, meanwhile: Option<Move>, bad: bool) -> bool {
     world.host.drive(go_on).expect("nothing kills it");
     let rollouts = world.host.drive(world.store.list(10)).unwrap().unwrap();
     for rollout in rollouts {
-        assert_eq!(
-            rollout.state.phase.is_terminal(),
-            true,
-            "{told}: {rollout:#?}"
-        );
+        let over = rollout.state.phase.is_terminal();
+        assert!(over, "{told}: {rollout:#?}");
         assert_eq!(
             rollout.state.tally().needs_operator,
             0,
