@@ -1,15 +1,14 @@
 //! The façade as the updater of rollouts: one order is one journalled update.
 
+mod ends;
+mod held;
 mod seen;
 
 use std::collections::BTreeMap;
-use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::FutureExt as _;
-use futures::future::join;
 
 use self::seen::Seen;
 use super::admit::{Admission, Targets};
@@ -17,7 +16,6 @@ use super::instances::{deployed_digest, image_digest};
 use super::rollout::{
     FleetView, Happened, InstanceView, UpdateOrder, Updater, UpdaterError, update_end,
 };
-use super::shared_guard::Share;
 use super::{Fleet, FleetError, InstanceState, Managed, Survey, Target, UpdateRequest};
 use crate::ids::{ContainerId, ImageId, InstanceId, InstanceName, RolloutId, TenantId, UpdateId};
 use crate::image::{Digest, ImageRef, PinnedImage};
@@ -27,11 +25,8 @@ use crate::plan::rollout::{Ending, UpdateEnd};
 use crate::plan::strategy::FailureKind;
 use crate::plan::{Asked, Candidate, InstanceState as PlanState, RolloutKind, mode_of};
 use crate::ports::{Deployed, PortError, ProgressOf, ProgressSink, StoredUpdate};
-use crate::update::{Fault, MemberPlan, NO_SPACE, Outcome, Phase, SagaError, UpdateState, groups};
+use crate::update::{Fault, MemberPlan, NO_SPACE, Outcome, Phase, UpdateState, groups};
 
-/// Shortest and longest pause before recovery is asked again for an update that lost its engine.
-const ENGINE_PAUSE: Duration = Duration::from_secs(1);
-const ENGINE_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Updates of an instance that are looked back at for how long the next one may take.
 const HISTORY: u32 = 10;
 /// A fleet that rollouts can order updates from.
@@ -56,93 +51,6 @@ impl FleetUpdater {
             progress,
             seen: Mutex::default(),
         }
-    }
-
-    /// Holds the instance together with others of its wave while the update goes on, where one guard can.
-    async fn held(&self, order: &UpdateOrder) -> UpdateEnd {
-        let mut share = self.join_guard(order).await;
-        let guard = share.as_ref().map(|share| share.name.clone());
-        let raise = async {
-            if let Some(share) = &mut share {
-                self.fleet.raise_guard(share).await;
-            }
-        };
-        let ((), end) = join(raise, self.carried_out(order, guard.as_deref())).await;
-        if let Some(share) = share {
-            self.fleet.leave_guard(share).await;
-        }
-        end
-    }
-
-    async fn join_guard(&self, order: &UpdateOrder) -> Option<Share> {
-        if order.beside.is_empty() {
-            return None;
-        }
-        // Where nobody can look, the update says better what is wrong.
-        let survey = self.survey_of_now().await.ok()?;
-        let (instance, beside) = (&order.instance, &order.beside);
-        let fleet = &self.fleet;
-        fleet
-            .join_guard(order.rollout, instance, beside, &survey)
-            .await
-    }
-
-    async fn carried_out(&self, order: &UpdateOrder, guard: Option<&str>) -> UpdateEnd {
-        let carried_out = AssertUnwindSafe(self.carry_out(order, guard));
-        let carried_out = carried_out.catch_unwind().await;
-        match carried_out {
-            // The other updates of the rollout go on; recovery looks at what is there, as after a crash.
-            Err(_) => {
-                let why = "the update stopped by a defect in fleet".to_owned();
-                self.after_a_stop(order, why).await
-            }
-            Ok(Ok(end)) => end,
-            Ok(Err(FleetError::Saga(SagaError::EngineAway { .. }))) => {
-                self.after_a_stop(order, "the engine stayed away".to_owned())
-                    .await
-            }
-            // The process is about to end: the next one reads in the journal how far this came.
-            Ok(Err(FleetError::Saga(SagaError::Stopped { .. }))) => std::future::pending().await,
-            // The outcome stands; only the clean-up is left to the next recovery.
-            Ok(Err(FleetError::Saga(SagaError::CleanUp { reason }))) => {
-                match self.became(&order.id).await {
-                    Ok(Happened::Ended(end)) => end,
-                    _ => infrastructure(reason),
-                }
-            }
-            Ok(Err(error)) => infrastructure(crate::update::error_chain(&error)),
-        }
-    }
-
-    async fn remove_guards_left(&self, rollout: &RolloutId) -> Result<(), FleetError> {
-        let survey = self.survey_of_now().await?;
-        self.fleet.remove_guards_left(rollout, &survey).await
-    }
-
-    /// What became of an update.
-    async fn became(&self, update: &UpdateId) -> Result<Happened, UpdaterError> {
-        let stored = self
-            .fleet
-            .ports
-            .update
-            .journal
-            .load(update)
-            .await
-            .map_err(|error| unanswered(error.into()))?;
-        let Some(stored) = stored else {
-            return Ok(Happened::NeverBegan);
-        };
-        let state = UpdateState::replay(stored.plan, &stored.entries);
-        let Some(outcome) = state.outcome else {
-            return Ok(Happened::Open);
-        };
-        let fault = state.cause.as_ref().map(|cause| cause.fault);
-        Ok(Happened::Ended(update_end(
-            outcome,
-            fault,
-            &state.outcome_reason,
-            self.now(),
-        )))
     }
 
     async fn carry_out(
@@ -281,24 +189,6 @@ impl FleetUpdater {
 
     fn now(&self) -> crate::time::Timestamp {
         self.fleet.ports.update.clock.now()
-    }
-
-    /// Has recovery finish an update that stopped on the way, however long the engine stays away: until it is back nobody
-    /// can say how the update ends.
-    async fn after_a_stop(&self, order: &UpdateOrder, why: String) -> UpdateEnd {
-        let mut pause = ENGINE_PAUSE;
-        loop {
-            match self.fleet.recover(self.progress.as_ref(), &|_, _| {}).await {
-                Ok(_) => match self.became(&order.id).await {
-                    Ok(Happened::Ended(end)) => return end,
-                    Ok(Happened::NeverBegan) => return infrastructure(why),
-                    Ok(Happened::Open) | Err(_) => {}
-                },
-                Err(error) => tracing::warn!(%error, "recovery failed"),
-            }
-            self.fleet.ports.update.clock.sleep(pause).await;
-            pause = (pause * 2).min(ENGINE_PAUSE_MAX);
-        }
     }
 
     async fn candidate(

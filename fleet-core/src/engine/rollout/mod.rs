@@ -16,6 +16,7 @@ mod detected;
 mod error;
 mod facts;
 mod orchestrator;
+mod order;
 mod pass;
 mod replaced;
 mod run;

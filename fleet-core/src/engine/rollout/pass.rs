@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::error::RolloutError;
 use super::orchestrator::{Draft, Noted, Orchestrator};
+use super::order::order;
 use super::replaced::takes_the_place_of;
 use super::updater::{FleetView, Happened, UpdateOrder};
 use crate::ids::{InstanceId, RolloutId, UpdateId};
@@ -26,8 +27,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(30);
 const FLEET: &str = "fleet";
 /// A wall clock that is further from where it would be by itself was set.
 const CLOCK_DRIFT_MAX_MS: u64 = 60_000;
-/// So many instances beside it an order names at most.
-const BESIDE_MAX: usize = 64;
 
 /// What a pass found to do.
 #[derive(Debug, Default)]
@@ -558,52 +557,4 @@ pub(super) fn conflict(stored: &StoredRollout, active: &[StoredRollout]) -> Opti
         .filter(|other| other.plan.id() != stored.plan.id())
         .find(works_on_mine)
         .map(|other| other.plan.id())
-}
-
-/// The order for a member that was just claimed.
-fn order(stored: &StoredRollout, place: usize) -> Option<UpdateOrder> {
-    let StoredRollout { plan, state, .. } = stored;
-    let member = &plan.members[place];
-    let MemberState::Claimed {
-        update: id,
-        attempt,
-        failed,
-        ..
-    } = state.members[place]
-    else {
-        return None;
-    };
-    Some(UpdateOrder {
-        id,
-        rollout: plan.id(),
-        kind: plan.kind,
-        actor: plan.request.actor.clone(),
-        instance: member.instance.clone(),
-        tenant: plan.tenant(member).clone(),
-        target: plan.image(member.reference, member.to),
-        with: member
-            .with
-            .iter()
-            .map(|it| (it.instance.clone(), plan.image(it.reference, it.to)))
-            .collect(),
-        beside: beside(stored, place),
-        health_timeout: Duration::from_millis(member.health_timeout_ms.into()),
-        attempt,
-        // Its own failure quarantined the digest: whoever tries again takes it once more.
-        retry_quarantined: plan.request.retry_quarantined
-            || plan.kind == RolloutKind::Rollback
-            || failed,
-        override_window: plan.request.override_window,
-    })
-}
-
-/// The instances of a member's wave that are not over, without its own.
-fn beside(StoredRollout { plan, state, .. }: &StoredRollout, place: usize) -> Vec<InstanceId> {
-    let wave = plan
-        .wave_range(plan.wave_of(place))
-        .filter(|other| *other != place);
-    wave.filter(|other| state.members[*other].ending().is_none())
-        .flat_map(|other| plan.members[other].instances().cloned())
-        .take(BESIDE_MAX)
-        .collect()
 }
