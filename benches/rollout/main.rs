@@ -12,7 +12,8 @@
 //! | `docker-compose up -d` | – | median and 95th percentile no worse |
 //!
 //! Arguments: `--rounds N` (default 3); `--storage-driver NAME` for the private engine (default: the one of the machine's
-//! engine). How long a container takes to start depends on it, and Swarm's time does less than others'. Without `cargo bench` it takes four containers once, and judges nothing.
+//! engine). How long a container takes to start depends on it, and Swarm's time does less than others'. Without
+//! `cargo bench` it takes four containers once, and judges nothing.
 
 #[path = "../shared/asker.rs"]
 mod asker;

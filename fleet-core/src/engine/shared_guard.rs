@@ -5,7 +5,7 @@
 //! and removed when none is under way any more. An update that finds it gone, or without something that it needs, raises
 //! a guard of its own; so nothing depends on this but speed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
@@ -135,11 +135,11 @@ impl Fleet {
         survey: &Survey,
     ) -> Result<(), FleetError> {
         let rollout = rollout.to_string();
-        let is_of_it =
-            |labels: &BTreeMap<String, String>| labels.get(labels::ROLLOUT) == Some(&rollout);
-        let left = survey.inventory.containers.iter();
-        for guard in left.filter(|it| labels::is_auxiliary(&it.labels) && is_of_it(&it.labels)) {
-            self.remove_unused_guard(&guard.name).await?;
+        for container in &survey.inventory.containers {
+            let is_of_it = container.labels.get(labels::ROLLOUT) == Some(&rollout);
+            if is_of_it && labels::is_auxiliary(&container.labels) {
+                self.remove_unused_guard(&container.name).await?;
+            }
         }
         Ok(())
     }

@@ -4,30 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleet_core::engine::rollout::{Orchestrator, StartRequest, Started};
-use fleet_core::engine::{Fleet, FleetOptions, FleetUpdater, Keep};
+use fleet_core::engine::{Fleet, FleetOptions, Keep};
 use fleet_core::model::labels;
 use fleet_core::plan::rollout::Ending;
-use fleet_core::plan::strategy::{StrategyRegistry, StrategySpec};
+use fleet_core::plan::strategy::StrategySpec;
 use fleet_core::ports::{NoProgress, Progress, ProgressSink, RolloutStore as _, StoredRollout};
-use fleet_core::testing::{FakeEntropy, FakeHost, FaultPlan, Move, SeedRng, Workload, image};
+use fleet_core::testing::{FakeHost, FaultPlan, Move, Workload, image};
 
+use crate::rollouts::orchestrator;
 use crate::{World, probed};
 
 const NAMES: [&str; 3] = ["web0", "web1", "web2"];
 /// Longer than any of these rollouts takes, deaths included.
 const SITES_MAX: u64 = 2_000;
-
-fn orchestrator(world: &World, progress: Arc<dyn ProgressSink>) -> Orchestrator {
-    let updater = FleetUpdater::new(world.fleet.clone(), progress.clone());
-    Orchestrator::new(
-        Arc::new(world.store.clone()),
-        Arc::new(updater),
-        Arc::new(world.host.clock()),
-        Arc::new(FakeEntropy::new(SeedRng::new(2))),
-        StrategyRegistry::default(),
-    )
-    .reporting_to(progress)
-}
 
 /// Three instances of one image, each with a row in its volume, and a release of it.
 fn world(workload: Workload) -> (World, StartRequest) {

@@ -12,7 +12,7 @@ use fleet_core::testing::{FakeEntropy, Move, SeedRng, Workload, image, instance}
 
 use crate::{World, probed};
 
-fn orchestrator(world: &World, progress: Arc<dyn ProgressSink>) -> Orchestrator {
+pub(crate) fn orchestrator(world: &World, progress: Arc<dyn ProgressSink>) -> Orchestrator {
     let updater = FleetUpdater::new(world.fleet.clone(), progress.clone());
     Orchestrator::new(
         Arc::new(world.store.clone()),
