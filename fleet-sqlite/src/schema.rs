@@ -15,6 +15,8 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("migrations/0002_rollouts.sql")),
     // What each rollout is of.
     M::up(include_str!("migrations/0003_rollout_images.sql")),
+    // Since when each instance has been behind.
+    M::up(include_str!("migrations/0004_lag.sql")),
 ];
 
 /// The schema version that this fleet writes.

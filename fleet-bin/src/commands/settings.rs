@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use fleet_core::engine::max_lag;
 use fleet_core::model::labels::parse_duration;
 use fleet_core::model::{FleetSettings, GlobalMode};
 use fleet_core::plan::PlannerSettings;
@@ -34,6 +35,7 @@ const KEYS: &[(&str, &str)] = &[
     ("default.salt", "any text"),
     ("default.needs_approval", "true or false"),
     ("default.approval_expires", "a duration such as 48h"),
+    ("default.max_lag", "a duration such as 14d, or off"),
     ("default.stickiness", "per_release, per_channel or fixed"),
     (
         "freeze",
@@ -136,6 +138,11 @@ fn set(settings: &mut FleetSettings, key: &str, value: &str) -> Outcome<()> {
         "default.max_concurrent" | "default.abort_on_failures" => number(u32::MAX),
         "default.pause" | "default.approval_expires" => parse_duration(value).is_ok(),
         "default.cohorts" | "default.salt" => true,
+        "default.max_lag" => {
+            let mut tried = settings.clone();
+            insert(&mut tried, key, value);
+            max_lag(&tried).is_ok()
+        }
         "default.min_success" | "default.stickiness" | "default.needs_approval" | "freeze" => {
             let mut tried = settings.clone();
             insert(&mut tried, key, value);

@@ -368,6 +368,7 @@ async fn a_held_release_is_stored_as_behind_with_a_reason() {
         note: None,
         first_seen,
         checked_at: now(),
+        lag: None,
     };
     let hours_ago = now().saturating_sub(Duration::from_secs(7200));
     let rows = [seen(now()), seen(hours_ago)];

@@ -103,7 +103,7 @@ impl Finding {
         self.verdict == Verdict::Offered
     }
 
-    /// The finding as it is stored, none where there is no reference. A held one is behind and has a note; whoever acts
+    /// The finding as it is stored, without its lag; none where there is no reference. A held one is behind and has a note; whoever acts
     /// by what is stored must leave those alone.
     #[must_use]
     pub fn availability(&self) -> Option<Availability> {
@@ -121,6 +121,7 @@ impl Finding {
             note,
             first_seen: self.first_seen,
             checked_at: self.checked_at,
+            lag: None,
         })
     }
 }

@@ -2,17 +2,41 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{Fleet, FleetError, Managed, alerts};
+use super::lag::{self, max_lag};
+use super::rollout::RolloutError;
+use super::{Fleet, FleetError, Managed, Survey, alerts};
 use crate::detect::{self, Finding, Known, Subject};
 use crate::ids::{HostId, InstanceId};
 use crate::image::Digest;
 use crate::model::Channel;
+use crate::model::labels::LabelMode;
+use crate::plan::mode_of;
 use crate::ports::Availability;
 use crate::record::{EventKind, NewEvent};
 use crate::update::{Outcome, UpdateState};
 
 /// How far back an instance's updates are looked at to notice a tag that moved back.
 const HISTORY: u32 = 20;
+
+/// What is told of a finding.
+type Told<'a> = (&'a Finding, EventKind, serde_json::Value);
+
+/// What a check found, and what was known before.
+struct Look<'a> {
+    survey: &'a Survey,
+    findings: &'a [Finding],
+    earlier: &'a HashMap<&'a InstanceId, &'a Availability>,
+}
+
+impl<'a> Look<'a> {
+    fn managed(&self, finding: &Finding) -> Option<Managed<'a>> {
+        self.survey.workload(finding.instance.name.as_str())
+    }
+
+    fn before(&self, finding: &Finding) -> Option<&'a Availability> {
+        self.earlier.get(&finding.instance).copied()
+    }
+}
 
 impl Fleet {
     /// Asks the registries what is new for every managed instance, stores what it found, and records an event for each
@@ -46,21 +70,47 @@ impl Fleet {
         let releases = self.ports.releases.as_ref();
         let images = update.images.as_ref();
         let findings = detect::check_all(releases, images, &platform, &subjects, &known, now).await;
-        let rows = findings.iter().filter_map(Finding::availability);
-        self.ports.availability.found(rows.collect()).await?;
         let earlier: HashMap<&InstanceId, &Availability> = earlier
             .iter()
             .map(|known| (&known.instance, known))
             .collect();
-        let before = |finding: &Finding| earlier.get(&finding.instance).copied();
-        let mut events = Vec::new();
+        let look = Look {
+            survey: &survey,
+            findings: &findings,
+            earlier: &earlier,
+        };
+        let mut told = self.news(&look).await;
+        let (rows, alerts) = self.rows_and_alerts(&look).await?;
+        told.extend(alerts);
+        let event = |(finding, kind, data): Told<'_>| {
+            let managed = look.managed(finding);
+            NewEvent {
+                data,
+                tenant: managed.map(|managed| managed.settings.tenant.clone()),
+                instance: Some(finding.instance.clone()),
+                ..NewEvent::new(now, kind, actor)
+            }
+        };
+        if !told.is_empty() {
+            // Before what follows from it is stored: what is told twice is better than what nobody hears of.
+            let events = told.into_iter().map(event).collect();
+            self.ports.events.record(events).await?;
+        }
+        self.ports.availability.found(rows).await?;
+        Ok(findings)
+    }
+
+    /// Releases that are offered to an instance for the first time, with what is new in them.
+    async fn news<'a>(&self, look: &Look<'a>) -> Vec<Told<'a>> {
+        let mut told = Vec::new();
         // However many instances a release is news for, it is read once.
         let mut read = BTreeMap::new();
-        let news = findings
+        let news = look
+            .findings
             .iter()
-            .filter(|finding| finding.is_offered() && is_news(finding, before(finding)));
+            .filter(|finding| finding.is_offered() && is_news(finding, look.before(finding)));
         for finding in news {
-            let managed = survey.workload(finding.instance.name.as_str());
+            let managed = look.managed(finding);
             let path = managed.map_or("", |managed| managed.settings.changelog.as_str());
             let key = (finding.digest.clone(), path);
             if !read.contains_key(&key) {
@@ -75,34 +125,47 @@ impl Fleet {
                 "digest": finding.digest,
                 "changelog": read[&key],
             });
-            let event = NewEvent {
-                data,
-                ..NewEvent::new(now, EventKind::UpdateAvailable, actor)
-            };
-            events.push(about(finding, managed, event));
+            told.push((finding, EventKind::UpdateAvailable, data));
         }
-        for finding in &findings {
-            let changes = alerts::changed(finding, before(finding));
-            if changes.is_empty() {
-                continue;
+        told
+    }
+
+    /// The findings as they are stored, with the lag of each instance, and what changed about the alerts.
+    async fn rows_and_alerts<'a>(
+        &self,
+        look: &Look<'a>,
+    ) -> Result<(Vec<Availability>, Vec<Told<'a>>), FleetError> {
+        let settings = self.ports.settings.settings().await?;
+        let max_lag = max_lag(&settings).map_err(RolloutError::from)?;
+        let tenants = self.ports.configs.list().await?;
+        let tenants: HashMap<_, _> = tenants
+            .iter()
+            .map(|tenant| (&tenant.tenant, &tenant.config))
+            .collect();
+        let mut rows = Vec::new();
+        let mut alerts = Vec::new();
+        for finding in look.findings {
+            let before = look.before(finding);
+            let mut changes = alerts::changed(finding, before);
+            let (managed, row) = (look.managed(finding), finding.availability());
+            if let (Some(managed), Some(mut row)) = (managed, row) {
+                let Managed {
+                    container,
+                    settings: own,
+                    ..
+                } = managed;
+                let earlier = before.and_then(|before| before.lag.as_ref());
+                let (tenant, policy) = (tenants.get(&own.tenant), own.policy.as_deref());
+                let mode = mode_of(settings.mode, tenant.copied(), own.mode, policy);
+                let allowed = max_lag.filter(|_| mode == LabelMode::Auto);
+                row.lag = lag::lag(finding, earlier, &container.image_id);
+                changes.extend(lag::told(finding, earlier, row.lag.as_mut(), allowed));
+                rows.push(row);
             }
-            let managed = survey.workload(finding.instance.name.as_str());
-            let event = |(kind, data)| {
-                about(
-                    finding,
-                    managed,
-                    NewEvent {
-                        data,
-                        ..NewEvent::new(now, kind, actor)
-                    },
-                )
-            };
-            events.extend(changes.into_iter().map(event));
+            let changes = changes.into_iter();
+            alerts.extend(changes.map(|(kind, data)| (finding, kind, data)));
         }
-        if !events.is_empty() {
-            self.ports.events.record(events).await?;
-        }
-        Ok(findings)
+        Ok((rows, alerts))
     }
 
     async fn known(
@@ -145,15 +208,6 @@ impl Fleet {
         }
         // Newest first: the first one is what runs.
         Ok(brought.into_iter().skip(1).chain(left).collect())
-    }
-}
-
-/// An event with the instance and the tenant that a finding is about.
-fn about(finding: &Finding, managed: Option<Managed<'_>>, event: NewEvent) -> NewEvent {
-    NewEvent {
-        tenant: managed.map(|managed| managed.settings.tenant.clone()),
-        instance: Some(finding.instance.clone()),
-        ..event
     }
 }
 

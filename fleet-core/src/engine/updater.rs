@@ -362,15 +362,14 @@ impl Updater for FleetUpdater {
         self.held(order).await
     }
 
-    async fn happened(
-        &self,
-        rollout: &RolloutId,
-        update: &UpdateId,
-    ) -> Result<Happened, UpdaterError> {
+    async fn happened(&self, update: &UpdateId) -> Result<Happened, UpdaterError> {
+        self.became(update).await
+    }
+
+    async fn remove_leftovers(&self, rollout: &RolloutId) {
         if let Err(error) = self.remove_guards_left(rollout).await {
             tracing::warn!(%rollout, %error, "what an earlier process left may still be there");
         }
-        self.became(update).await
     }
 
     async fn ran_before(

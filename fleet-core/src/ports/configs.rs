@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::JournalError;
-use crate::ids::{InstanceId, TenantId};
+use crate::ids::{ImageId, InstanceId, TenantId};
 use crate::image::{Digest, ImageRef};
 use crate::model::{FleetSettings, UpdateConfig};
 use crate::time::Timestamp;
@@ -89,6 +89,20 @@ pub struct Availability {
     pub first_seen: Timestamp,
     /// When fleet looked last.
     pub checked_at: Timestamp,
+    /// Since when something newer was known than what it runs; none where nothing is.
+    pub lag: Option<Lag>,
+}
+
+/// How long an instance has been behind. A newer release on top does not begin it anew; another image under the instance
+/// does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lag {
+    /// The image that it runs.
+    pub runs: ImageId,
+    /// When something newer was found first.
+    pub since: Timestamp,
+    /// Whether an alert says so.
+    pub told: bool,
 }
 
 impl Availability {

@@ -36,7 +36,7 @@ mod verifier;
 
 pub use clock::{Clock, Entropy};
 pub use configs::{
-    Availability, AvailabilityStore, SettingsStore, TenantConfig, UpdateConfigRepository,
+    Availability, AvailabilityStore, Lag, SettingsStore, TenantConfig, UpdateConfigRepository,
 };
 pub use error::{PortError, PortErrorKind};
 pub use events::{EventFilter, EventStore};

@@ -101,6 +101,7 @@ struct State {
     settings: FleetSettings,
     tenants: BTreeMap<TenantId, UpdateConfig>,
     registry_down: bool,
+    engine_down: bool,
     disk_full: bool,
     short_of_space: BTreeSet<InstanceId>,
     // what it remembers
@@ -182,6 +183,11 @@ impl FakeUpdater {
     /// The registry answers, or does not.
     pub fn registry(&self, up: bool) {
         self.lock().registry_down = !up;
+    }
+
+    /// The engine lets itself be looked at, or does not.
+    pub fn engine(&self, up: bool) {
+        self.lock().engine_down = !up;
     }
 
     /// Changes an instance as somebody outside would.
@@ -377,11 +383,7 @@ impl Updater for FakeUpdater {
         end
     }
 
-    async fn happened(
-        &self,
-        _rollout: &RolloutId,
-        update: &UpdateId,
-    ) -> Result<Happened, UpdaterError> {
+    async fn happened(&self, update: &UpdateId) -> Result<Happened, UpdaterError> {
         Ok(match self.lock().journal.get(update) {
             None => Happened::NeverBegan,
             Some((_, None)) => Happened::Open,
@@ -401,6 +403,12 @@ impl Updater for FakeUpdater {
 
     async fn fleet(&self) -> Result<FleetView, UpdaterError> {
         let state = self.lock();
+        if state.engine_down {
+            return Err(UpdaterError {
+                message: "the engine is away".to_owned(),
+                source: None,
+            });
+        }
         let instances = state.instances.values();
         let instances = instances.map(|Instance { candidate, .. }| InstanceView {
             instance: candidate.instance.clone(),

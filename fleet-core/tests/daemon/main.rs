@@ -15,9 +15,12 @@ use fleet_core::engine::rollout::Orchestrator;
 use fleet_core::engine::{
     Daemon, Fleet, FleetOptions, FleetPorts, FleetUpdater, Listener, Recovery,
 };
+use fleet_core::model::FleetSettings;
 use fleet_core::plan::rollout::SupersedePolicy;
 use fleet_core::plan::strategy::StrategyRegistry;
-use fleet_core::ports::{Clock as _, NoProgress, ReleaseSource, StoredUpdate, UpdatePorts};
+use fleet_core::ports::{
+    Clock as _, NoProgress, ReleaseSource, SettingsStore as _, StoredUpdate, UpdatePorts,
+};
 use fleet_core::testing::{
     FakeEntropy, FakeHost, InstanceBuilder, ManualClock, MemoryStore, SeedRng, Workload, image,
     instance,
@@ -64,6 +67,12 @@ struct Process {
 }
 
 impl World {
+    async fn set(&self, settings: &FleetSettings) {
+        let now = self.host.clock().now();
+        let set = self.store.set_settings(settings, "ann", now);
+        set.await.unwrap();
+    }
+
     fn new() -> Self {
         let host = FakeHost::new(11);
         host.keep_trace();

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use async_trait::async_trait;
 use fleet_core::engine::rollout::Command;
 use fleet_core::image::{Digest, ImageRef};
-use fleet_core::model::{FleetSettings, Platform, Release};
+use fleet_core::model::{FleetSettings, GlobalMode, Platform, Release};
 use fleet_core::plan::rollout::Phase;
-use fleet_core::ports::{PortError, SettingsStore as _};
+use fleet_core::ports::PortError;
 use fleet_core::testing::{Fault, FaultPlan, Move};
 
 use super::*;
@@ -200,12 +200,7 @@ fn what_is_found_waits_for_a_person_where_the_settings_say_so() {
         let mut settings = FleetSettings::default();
         let key = "default.needs_approval".to_owned();
         settings.values.insert(key, "true".to_owned());
-        let now = world.host.clock().now();
-        world
-            .store
-            .set_settings(&settings, "ann", now)
-            .await
-            .unwrap();
+        world.set(&settings).await;
         world.publish("canary:1", "2");
         world
             .until("a rollout", || world.count("rollout.planned") == 1)
@@ -414,4 +409,43 @@ fn count(world: &World, wanted: &str) -> usize {
         )
     });
     told.filter(|told| told == wanted).count()
+}
+
+#[test]
+fn somebody_hears_of_an_instance_that_never_gets_its_turn() {
+    let world = World::new().with_channels(&["stable"]);
+    let settings = |mode, max_lag: &str| FleetSettings {
+        values: [("default.max_lag".to_owned(), max_lag.to_owned())].into(),
+        mode,
+        ..FleetSettings::default()
+    };
+    world.beside(async {
+        // Nobody waits for what is rolled out by hand.
+        let by_hand = settings(GlobalMode::Manual, "3h");
+        world.set(&by_hand).await;
+        world.publish("stable:1", "2");
+        world.pass(minutes(240)).await;
+        assert_eq!(world.count("alert.raised"), 0);
+
+        let frozen = "2000-01-01T00:00:00Z..2100-01-01T00:00:00Z for good";
+        let mut never = settings(GlobalMode::Auto, "6h");
+        never.values.insert("freeze".to_owned(), frozen.to_owned());
+        world.set(&never).await;
+        world.pass(minutes(90)).await;
+        assert_eq!(world.count("alert.raised"), 0);
+        // The next release on top does not begin it anew.
+        world.publish("stable:1", "3");
+        world.pass(minutes(90)).await;
+        assert_eq!(world.count("alert.raised"), 1);
+        assert_eq!(world.count("alert.resolved"), 0);
+
+        never.values.remove("freeze");
+        world.set(&never).await;
+        world
+            .until("the end of the alert", || {
+                world.count("alert.resolved") == 1
+            })
+            .await;
+        assert_eq!(world.count("alert.raised"), 1);
+    });
 }

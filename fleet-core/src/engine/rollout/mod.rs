@@ -12,6 +12,7 @@
 //! and what ended unrecorded is in the journal. Of two orchestrators that want to change a rollout one wins, the other
 //! looks again. Nothing that is in flight is ever cut short by a hold, an abort, a window or a newer rollout.
 
+mod clocks;
 mod detected;
 mod error;
 mod facts;

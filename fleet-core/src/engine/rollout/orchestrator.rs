@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::clocks::{Clocks, ClocksSeen};
 use super::error::RolloutError;
 use super::facts;
 use super::updater::Updater;
@@ -20,7 +21,6 @@ use crate::ports::{
     Clock, Entropy, NoProgress, Progress, ProgressSink, RolloutStore, RolloutStoreError,
     StoredRollout,
 };
-use crate::time::Timestamp;
 
 /// How often a change is decided anew after somebody else changed the rollout in between.
 const TRIES_MAX: u32 = 16;
@@ -72,8 +72,8 @@ pub struct Orchestrator {
     // state
     pub(super) wakes: watch::Sender<Wakes>,
     pub(super) in_flight: InFlight,
-    /// Wall clock and running time of the last pass.
-    pub(super) looked: Mutex<Option<(Timestamp, Duration)>>,
+    /// What the clocks showed when each rollout was looked at last.
+    pub(super) clocks: ClocksSeen,
 }
 
 /// What everybody who waits in an orchestrator hears of.
@@ -126,7 +126,7 @@ impl Orchestrator {
             strategies,
             wakes: watch::Sender::new(Wakes::default()),
             in_flight: InFlight::default(),
-            looked: Mutex::default(),
+            clocks: ClocksSeen::default(),
         }
     }
 
@@ -249,7 +249,7 @@ impl Orchestrator {
         let mut tries = 0;
         loop {
             let stored = self.load(id).await?;
-            let mut draft = Draft::of(stored);
+            let mut draft = self.draft(stored)?;
             for event in decide(&draft.stored)? {
                 draft.apply(&event, self.clock.now())?;
             }
@@ -260,10 +260,28 @@ impl Orchestrator {
         }
     }
 
+    /// A draft of a rollout as it is, which has heard of it if the clock was set.
+    pub(super) fn draft(&self, stored: StoredRollout) -> Result<Draft, IllegalTransition> {
+        let clocks = Clocks::of(self.clock.as_ref());
+        let set_by = self.clocks.set_since(&stored.plan.id(), clocks);
+        let mut draft = Draft {
+            stored,
+            clocks,
+            facts: Vec::new(),
+            changed: false,
+            made_another: false,
+        };
+        if let (Some(by_millis), false) = (set_by, draft.stored.state.phase.is_terminal()) {
+            draft.apply(&RolloutEvent::ClockSet { by_millis }, clocks.wall)?;
+        }
+        Ok(draft)
+    }
+
     /// Writes a draft if it changed anything.
     pub(super) async fn write(&self, draft: Draft) -> Result<StoredRollout, RolloutStoreError> {
         let Draft {
             mut stored,
+            clocks,
             facts,
             changed,
             ..
@@ -277,6 +295,7 @@ impl Orchestrator {
                 .await?;
             self.report(&stored.plan, &stored.state);
         }
+        self.clocks.keep(stored.plan.id(), clocks);
         Ok(stored)
     }
 }
@@ -317,6 +336,8 @@ impl Drop for Noted<'_> {
 #[derive(Debug, Clone)]
 pub(super) struct Draft {
     pub(super) stored: StoredRollout,
+    /// What the clocks showed when it was begun.
+    clocks: Clocks,
     facts: Vec<crate::plan::rollout::Fact>,
     pub(super) changed: bool,
     /// Another rollout was made on its account.
@@ -324,15 +345,6 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    pub(super) fn of(stored: StoredRollout) -> Self {
-        Self {
-            stored,
-            facts: Vec::new(),
-            changed: false,
-            made_another: false,
-        }
-    }
-
     pub(super) fn apply(
         &mut self,
         event: &RolloutEvent,

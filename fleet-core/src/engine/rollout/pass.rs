@@ -1,7 +1,6 @@
 //! One pass over all rollouts: what changed by itself, and what may begin now.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use super::error::RolloutError;
@@ -25,9 +24,6 @@ use crate::update::error_chain;
 /// How often working time is written down.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 const FLEET: &str = "fleet";
-/// A wall clock that is further from where it would be by itself was set.
-const CLOCK_DRIFT_MAX_MS: u64 = 60_000;
-
 /// What a pass found to do.
 #[derive(Debug, Default)]
 pub(super) struct Pass<'a> {
@@ -42,10 +38,10 @@ impl Orchestrator {
     pub(super) async fn pass(&self) -> Result<Pass<'_>, RolloutError> {
         let active = self.store.active().await?;
         let mut pass = Pass::default();
+        self.clocks.forget_others(&active);
         if active.is_empty() {
             return Ok(pass);
         }
-        let clock_set = self.clock_set();
         let view = self.updater.fleet().await?;
         let settings = PlannerSettings::read(&view.settings)?;
         let mut around = view.surroundings(&settings);
@@ -56,10 +52,7 @@ impl Orchestrator {
             }
         }
         for stored in &active {
-            let mut draft = Draft::of(stored.clone());
-            if let Some(by_millis) = clock_set {
-                draft.apply(&RolloutEvent::ClockSet { by_millis }, self.clock.now())?;
-            }
+            let mut draft = self.draft(stored.clone())?;
             let advanced = self.advance(&mut draft, &active, &view, &mut around);
             let claimed = match advanced.await {
                 Ok(claimed) => claimed,
@@ -86,16 +79,6 @@ impl Orchestrator {
             }
         }
         Ok(pass)
-    }
-
-    /// By how many milliseconds the wall clock was set since the last pass, if by more than it may drift.
-    fn clock_set(&self) -> Option<i64> {
-        let (now, run) = (self.clock.now(), self.clock.monotonic());
-        let mut last = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
-        let (then, run_then) = last.replace((now, run))?;
-        let ran = i64::try_from(run.saturating_sub(run_then).as_millis()).unwrap_or(i64::MAX);
-        let by = (now.as_millis() - then.as_millis()).saturating_sub(ran);
-        (by.unsigned_abs() > CLOCK_DRIFT_MAX_MS).then_some(by)
     }
 
     /// Does what follows by itself; returns the members that were claimed.
@@ -131,12 +114,12 @@ impl Orchestrator {
             .claims()
             .filter(|(_, update)| !self.in_flight.contains(update))
             .collect();
+        if !claims.is_empty() {
+            let rollout = draft.stored.plan.id();
+            self.updater.remove_leftovers(&rollout).await;
+        }
         for (place, update) in claims {
-            let event = match self
-                .updater
-                .happened(&draft.stored.plan.id(), &update)
-                .await?
-            {
+            let event = match self.updater.happened(&update).await? {
                 Happened::Open => continue,
                 Happened::NeverBegan => RolloutEvent::Unclaimed { place, update },
                 Happened::Ended(end) => self.ended(&draft.stored, place, update, end),

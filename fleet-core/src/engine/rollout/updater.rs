@@ -135,15 +135,17 @@ pub trait Updater: Send + Sync {
     /// Updates one instance; returns when the update is over. Dropping the future is a crash of that update.
     async fn update_instance(&self, order: &UpdateOrder) -> UpdateEnd;
 
-    /// What became of an order of a rollout that this process did not give.
+    /// What became of an order that this process did not give.
     ///
     /// # Errors
     /// The journal cannot be read.
-    async fn happened(
-        &self,
-        rollout: &RolloutId,
-        update: &UpdateId,
-    ) -> Result<Happened, UpdaterError>;
+    async fn happened(&self, update: &UpdateId) -> Result<Happened, UpdaterError>;
+
+    /// Removes what an earlier process made for the updates of a rollout and none of them counts on any more. What cannot
+    /// be removed now costs nothing but room. By default there is nothing.
+    async fn remove_leftovers(&self, rollout: &RolloutId) {
+        let _ = rollout;
+    }
 
     /// What an instance ran before a rollout updated it; none if nobody knows.
     ///

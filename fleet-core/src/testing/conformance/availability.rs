@@ -20,6 +20,7 @@ async fn findings_are_replaced_by_instance(store: &impl AvailabilityStore) {
     let a = Availability {
         behind: Some(false),
         note: Some("held".to_owned()),
+        lag: None,
         ..available(2, "a", Some(digest(2)))
     };
     store.found(vec![a.clone()]).await.unwrap();

@@ -11,7 +11,7 @@ use crate::plan::{
     Asked, Limits, PlannedInstance, PlannedWave, Request, RolloutKind, RolloutPlan, ScheduleSpec,
     Stickiness,
 };
-use crate::ports::{Availability, Deployed, JournalWrite, NewUpdate, Quarantined};
+use crate::ports::{Availability, Deployed, JournalWrite, Lag, NewUpdate, Quarantined};
 use crate::record::{EventKind, NewEvent};
 use crate::time::Timestamp;
 use crate::update::{Entry, MemberPlan, Phase, Step, UpdatePlan};
@@ -176,12 +176,17 @@ pub fn deployed(n: u8, name: &str) -> Deployed {
     }
 }
 
-/// A finding: this digest (none: the registry could not say), first and last seen at second `n`.
+/// A finding: this digest (none: the registry could not say), first and last seen at second `n`, and behind since.
 #[must_use]
 pub fn available(n: u8, name: &str, digest: Option<Digest>) -> Availability {
     Availability {
         instance: instance(name),
         image: image(),
+        lag: Some(Lag {
+            runs: ImageId::new(format!("sha256:{n:064x}")).expect("64 digits"),
+            since: at(n),
+            told: n.is_multiple_of(2),
+        }),
         behind: digest.as_ref().map(|_| true),
         note: digest.is_none().then(|| "registry away".to_owned()),
         digest,
