@@ -5,10 +5,12 @@
 //! work on the machine counts little. Both are what the kernel says of this process; where it does not say, the bench
 //! fails.
 //!
-//! A plan is made once of what was just read. So the smaller fleet is not planned again and again, with all of it in the
-//! processor's caches by then: ten fleets of that size are planned in turn, as many instances as the larger one has.
+//! A plan is made once of what was just read: not of what is in the processor's caches from the plan before it, and not in
+//! memory that another plan gave back. So each measurement is a process of its own, in which ten fleets of the smaller size
+//! are planned in turn, as many instances as the larger one has, and all plans are kept.
 
 use std::collections::BTreeMap;
+use std::process::Command;
 use std::time::Duration;
 
 use fleet_core::ids::{RolloutId, TenantId};
@@ -20,16 +22,19 @@ use fleet_core::plan::{
 };
 use fleet_core::testing::candidate;
 use fleet_core::time::Timestamp;
+use rustix::time::{ClockId, clock_gettime};
 
 /// Instances of the two fleets; without `cargo bench` smaller ones only show that it builds and runs.
 const SIZES: (usize, usize) = (100_000, 1_000_000);
 const SIZES_SHORT: (usize, usize) = (1_000, 10_000);
 const TIME_GROWTH_MAX: f64 = 12.0;
 const BYTES_MAX: f64 = 512.0;
+/// The fastest of so many processes counts.
+const RUNS: usize = 5;
 /// So many fleets of the smaller size are as large as the larger one.
 const SMALL_FLEETS: usize = 10;
-/// The fastest of so many runs counts.
-const RUNS: usize = 3;
+/// Makes the bench plan so many fleets of so many instances, and say what that cost.
+const MEASURE: &str = "--measure";
 
 struct Fleet {
     candidates: Vec<Candidate>,
@@ -103,10 +108,8 @@ fn request() -> Request {
 
 /// How long a processor has worked for this thread.
 fn worked() -> Duration {
-    let account = std::fs::read_to_string("/proc/thread-self/schedstat");
-    let account = account.expect("the kernel says for how long this thread ran");
-    let nanos = account.split(' ').next().and_then(|text| text.parse().ok());
-    Duration::from_nanos(nanos.expect("nanoseconds"))
+    let clock = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(clock).expect("a clock that runs forward")
 }
 
 /// A line of the kernel's account of this process, in bytes.
@@ -122,44 +125,89 @@ fn memory(line: &str) -> Option<u64> {
     Some(kilobytes * 1024)
 }
 
-/// Bytes that the planner needed at its peak, for each instance. The first run in a process: later ones find memory that
-/// earlier ones gave back.
-fn peak(fleet: &Fleet) -> Option<f64> {
-    // 5 resets the peak to what is used now.
-    std::fs::write("/proc/self/clear_refs", "5").ok()?;
-    let before = memory("VmRSS")?;
-    let (plan, _) = fleet.plan();
-    let after = memory("VmHWM")?;
-    assert_eq!(plan.members.len() + plan.held.len(), fleet.candidates.len());
-    Some(after.saturating_sub(before) as f64 / fleet.candidates.len() as f64)
+/// What one plan cost.
+#[derive(Debug, Clone, Copy)]
+struct Cost {
+    worked: Duration,
+    /// Bytes that the planner needed at its peak, for each instance.
+    bytes: f64,
 }
 
-/// What one of these fleets took, planned in turn.
-fn fastest(fleets: &[Fleet]) -> Duration {
-    let run = || -> Duration { fleets.iter().map(|fleet| fleet.plan().1).sum() };
-    let times = (0..RUNS).map(|_| run());
-    times.min().expect("at least one run") / u32::try_from(fleets.len()).unwrap_or(1)
+impl Cost {
+    /// The mean of these fleets.
+    fn of(fleets: &[Fleet]) -> Self {
+        // 5 resets the peak to what is used now.
+        std::fs::write("/proc/self/clear_refs", "5").expect("the kernel forgets the peak");
+        let before = memory("VmRSS").expect("the kernel says what is used");
+        let plans: Vec<_> = fleets.iter().map(Fleet::plan).collect();
+        let after = memory("VmHWM").expect("the kernel says what was used");
+        let planned = plans
+            .iter()
+            .map(|(plan, _)| plan.members.len() + plan.held.len());
+        let instances: usize = fleets.iter().map(|fleet| fleet.candidates.len()).sum();
+        assert_eq!(planned.sum::<usize>(), instances);
+        let worked: Duration = plans.iter().map(|(_, worked)| *worked).sum();
+        Self {
+            worked: worked / u32::try_from(fleets.len()).expect("a few fleets"),
+            bytes: after.saturating_sub(before) as f64 / instances as f64,
+        }
+    }
+
+    /// The same in a process of its own.
+    fn apart(fleets: usize, instances: usize) -> Self {
+        let bench = std::env::current_exe().expect("the bench knows where it is");
+        let output = Command::new(bench)
+            .args([MEASURE, &fleets.to_string(), &instances.to_string()])
+            .output()
+            .expect("the bench can be run");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let mut numbers = text.split_whitespace();
+        let mut number = || -> Option<f64> { numbers.next()?.parse().ok() };
+        match (number(), number()) {
+            (Some(seconds), Some(bytes)) => Self {
+                worked: Duration::from_secs_f64(seconds),
+                bytes,
+            },
+            _ => panic!("expected seconds and bytes, found {output:?}"),
+        }
+    }
+
+    fn of_fastest(fleets: usize, instances: usize) -> Self {
+        let costs = (0..RUNS).map(|_| Self::apart(fleets, instances));
+        costs
+            .min_by_key(|cost| cost.worked)
+            .expect("at least one run")
+    }
 }
 
 fn main() {
-    let short = !std::env::args().any(|argument| argument == "--bench");
-    let (few, many) = if short { SIZES_SHORT } else { SIZES };
-    let large = Fleet::of(many);
-    let bytes = peak(&large);
-    let small: Vec<Fleet> = (0..SMALL_FLEETS).map(|_| Fleet::of(few)).collect();
-    let violations = check(&small[0].plan().0, "");
-    assert!(violations.is_empty(), "{violations:?}");
-    let (small, large) = (fastest(&small), fastest(&[large]));
-    let growth = large.as_secs_f64() / small.as_secs_f64();
-    println!("plan of {few} instances: {:.3} s", small.as_secs_f64());
-    println!(
-        "plan of {many} instances: {:.3} s, {growth:.1} times as long (at most {TIME_GROWTH_MAX})",
-        large.as_secs_f64()
-    );
-    match bytes {
-        Some(bytes) => println!("peak memory: {bytes:.0} bytes an instance (at most {BYTES_MAX})"),
-        None => println!("peak memory: the kernel does not say"),
+    let arguments: Vec<String> = std::env::args().collect();
+    if let Some(at) = arguments.iter().position(|argument| argument == MEASURE) {
+        let number = |at: usize| -> usize { arguments[at].parse().expect("a number") };
+        let fleets = (0..number(at + 1)).map(|_| Fleet::of(number(at + 2)));
+        let Cost { worked, bytes } = Cost::of(&fleets.collect::<Vec<_>>());
+        println!("{} {bytes}", worked.as_secs_f64());
+        return;
     }
+    let short = !arguments.iter().any(|argument| argument == "--bench");
+    let (few, many) = if short { SIZES_SHORT } else { SIZES };
+    let violations = check(&Fleet::of(few).plan().0, "");
+    assert!(violations.is_empty(), "{violations:?}");
+    let (small, large) = (
+        Cost::of_fastest(SMALL_FLEETS, few),
+        Cost::of_fastest(1, many),
+    );
+    let growth = large.worked.as_secs_f64() / small.worked.as_secs_f64();
+    println!(
+        "plan of {few} instances: {:.4} s",
+        small.worked.as_secs_f64()
+    );
+    println!(
+        "plan of {many} instances: {:.4} s, {growth:.1} times as long (at most {TIME_GROWTH_MAX})",
+        large.worked.as_secs_f64()
+    );
+    let bytes = large.bytes;
+    println!("peak memory: {bytes:.0} bytes an instance (at most {BYTES_MAX})");
     if short {
         // Too small to measure.
         return;
@@ -169,7 +217,7 @@ fn main() {
         "expected at most {TIME_GROWTH_MAX} times, found {growth:.1}"
     );
     assert!(
-        bytes.is_some_and(|bytes| bytes <= BYTES_MAX),
-        "expected at most {BYTES_MAX} bytes, found {bytes:?}"
+        bytes <= BYTES_MAX,
+        "expected at most {BYTES_MAX} bytes, found {bytes:.0}"
     );
 }

@@ -7,7 +7,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use fleet_core::engine::Target;
 use fleet_core::ids::{InstanceName, SnapshotId, TenantId};
 use fleet_core::model::TenantMode;
-use fleet_core::model::labels::parse_duration;
+use fleet_core::time::parse_duration;
 use fleet_docker::volume::SnapshotOptions;
 
 use crate::config::{FirstPass, SnapshotConfig};

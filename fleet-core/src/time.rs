@@ -1,4 +1,4 @@
-//! Instants. The core never reads a clock: every instant is handed in.
+//! Instants and durations. The core never reads a clock: every instant is handed in.
 
 use std::fmt;
 use std::str::FromStr;
@@ -98,5 +98,42 @@ impl FromStr for Timestamp {
         text.parse().map(Self).map_err(|_| TimestampError {
             found: text.to_owned(),
         })
+    }
+}
+
+/// Reads a duration such as `10s`, `5m`, `1h30m`, `250ms`, `14d`. A day has 24 hours.
+///
+/// # Errors
+/// A message that says what was expected and found.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let expected = || format!("expected a duration such as 10s, 5m or 1h30m, found {text:?}");
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let span: jiff::Span = text.parse().map_err(|_| expected())?;
+    let days_of_24_hours = jiff::SpanRelativeTo::days_are_24_hours();
+    let span = span.to_duration(days_of_24_hours).map_err(|_| expected())?;
+    Duration::try_from(span).map_err(|_| expected())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_up_to_days() {
+        let seconds = |text| parse_duration(text).map(|found| found.as_secs());
+        for (text, expect) in [
+            ("0", 0),
+            ("1h30m", 5400),
+            ("14d", 1_209_600),
+            ("1d12h", 129_600),
+        ] {
+            assert_eq!(seconds(text), Ok(expect), "{text}");
+        }
+        assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
+        for bad in ["", "5", "-1d", "1mo", "2y", "soon"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fleet_core::model::labels::parse_duration;
+use fleet_core::time::parse_duration;
 use serde::{Deserialize, Serialize};
 
 /// A duration such as `5m`.

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use fleet_core::model::labels::parse_duration;
 use fleet_core::ports::{Clock as _, EventFilter, EventStore};
 use fleet_core::record::{Event, NewEvent};
-use fleet_core::time::Timestamp;
+use fleet_core::time::{Timestamp, parse_duration};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 

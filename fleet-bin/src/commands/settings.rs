@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use fleet_core::engine::max_lag;
-use fleet_core::model::labels::parse_duration;
 use fleet_core::model::{FleetSettings, GlobalMode};
 use fleet_core::plan::PlannerSettings;
 use fleet_core::ports::SettingsStore as _;
+use fleet_core::time::parse_duration;
 use serde::{Deserialize, Serialize};
 
 use super::tenant::check_windows;

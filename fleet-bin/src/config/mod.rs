@@ -13,8 +13,8 @@ use config::{Config, File, FileFormat, Map, Value, ValueKind};
 
 use fleet_core::detect::PollSchedules;
 use fleet_core::model::Channel;
-use fleet_core::model::labels::parse_duration;
 use fleet_core::plan::rollout::SupersedePolicy;
+use fleet_core::time::parse_duration;
 
 pub(crate) use file::{FileConfig, FirstPass, LogFormat, RegistryConfig, SnapshotConfig};
 

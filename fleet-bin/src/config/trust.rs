@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use fleet_core::detect::{ImagePolicy, ImageRule};
-use fleet_core::model::labels::parse_duration;
+use fleet_core::time::parse_duration;
 use fleet_docker::registry::{CosignOptions, CosignTrust};
 
 use super::file::{ImagesConfig, SignaturesConfig};

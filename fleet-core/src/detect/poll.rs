@@ -12,8 +12,7 @@ use croner::Cron;
 use jiff::tz::TimeZone;
 
 use crate::model::Channel;
-use crate::model::labels::parse_duration;
-use crate::time::Timestamp;
+use crate::time::{Timestamp, parse_duration};
 
 /// Shortest interval: below it a registry's limits are spent on nothing.
 pub const INTERVAL_MIN: Duration = Duration::from_secs(10);

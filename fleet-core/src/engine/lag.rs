@@ -6,10 +6,10 @@ use std::time::Duration;
 use crate::detect::{Finding, Hold, Verdict};
 use crate::ids::ImageId;
 use crate::model::FleetSettings;
-use crate::model::labels::parse_duration;
 use crate::plan::strategy::StrategyError;
 use crate::ports::Lag;
 use crate::record::EventKind;
+use crate::time::parse_duration;
 
 /// The setting.
 const KEY: &str = "default.max_lag";

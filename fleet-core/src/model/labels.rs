@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{ContainerId, TenantId};
 use crate::model::{Channel, Container, HealthSpec, HttpCheck};
+use crate::time::parse_duration;
 
 /// Prefix of labels unless configured otherwise.
 pub const DEFAULT_PREFIX: &str = "fleet.";
@@ -373,21 +374,6 @@ impl Reader<'_> {
     }
 }
 
-/// Reads a duration such as `10s`, `5m`, `1h30m`, `250ms`, `14d`. A day has 24 hours.
-///
-/// # Errors
-/// A message that says what was expected and found.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let expected = || format!("expected a duration such as 10s, 5m or 1h30m, found {text:?}");
-    if text == "0" {
-        return Ok(Duration::ZERO);
-    }
-    let span: jiff::Span = text.parse().map_err(|_| expected())?;
-    let days_of_24_hours = jiff::SpanRelativeTo::days_are_24_hours();
-    let span = span.to_duration(days_of_24_hours).map_err(|_| expected())?;
-    Duration::try_from(span).map_err(|_| expected())
-}
-
 fn one_of<T: Copy>(text: &str, values: &[(&str, T)]) -> Result<T, String> {
     values
         .iter()
@@ -471,23 +457,6 @@ mod tests {
             .into_iter()
             .map(|w| format!("{}: {}", w.label, w.message));
         (settings, texts.collect())
-    }
-
-    #[test]
-    fn durations_are_read_up_to_days() {
-        let seconds = |text| parse_duration(text).map(|found| found.as_secs());
-        for (text, expect) in [
-            ("0", 0),
-            ("1h30m", 5400),
-            ("14d", 1_209_600),
-            ("1d12h", 129_600),
-        ] {
-            assert_eq!(seconds(text), Ok(expect), "{text}");
-        }
-        assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
-        for bad in ["", "5", "-1d", "1mo", "2y", "soon"] {
-            assert!(seconds(bad).is_err(), "{bad}");
-        }
     }
 
     #[test]

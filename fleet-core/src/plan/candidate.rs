@@ -10,9 +10,9 @@ use super::strategy::{StrategyError, StrategySpec};
 use super::window::{Freeze, WeeklyCalendar, WindowError};
 use crate::ids::{IdError, InstanceId, InstanceName, RolloutId, TenantId};
 use crate::image::{Digest, PinnedImage};
-use crate::model::labels::{LabelMode, parse_duration};
+use crate::model::labels::LabelMode;
 use crate::model::{Channel, FleetSettings, InstanceSettings, UpdateConfig};
-use crate::time::Timestamp;
+use crate::time::{Timestamp, parse_duration};
 
 /// An instance that a rollout could be about.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -66,12 +66,19 @@ impl FromStr for Stickiness {
 
 /// What an instance is ordered by, first things first. Small, because all of them are sorted.
 #[derive(Debug, Clone, Copy)]
-struct OrderKey {
+pub(super) struct OrderKey {
     class: u64,
     hash: u64,
     tenant: u32,
     /// Place among the planned instances as they were given.
     place: u32,
+}
+
+impl OrderKey {
+    /// Class and hash in one number: nothing is quicker to compare.
+    fn number(&self) -> u128 {
+        u128::from(self.class) << 64 | u128::from(self.hash)
+    }
 }
 
 /// Hashes instances for one release.
@@ -101,6 +108,21 @@ impl Shuffle {
         self.stickiness == Stickiness::PerChannel
     }
 
+    /// The key of the planned instance at this place.
+    pub(super) fn key(
+        &self,
+        member: &PlannedInstance,
+        channel: Option<&Channel>,
+        place: usize,
+    ) -> OrderKey {
+        OrderKey {
+            class: class(member),
+            hash: self.hash(&member.instance, channel),
+            tenant: member.tenant,
+            place: u32::try_from(place).unwrap_or(u32::MAX),
+        }
+    }
+
     /// `channel` is only heeded where it matters.
     pub(super) fn hash(&self, instance: &InstanceId, channel: Option<&Channel>) -> u64 {
         let mut hasher = self.begun.clone();
@@ -127,33 +149,16 @@ pub(super) fn cohort_rank(cohorts: &[String], cohort: Option<&str>) -> u32 {
     u32::try_from(rank).unwrap_or(u32::MAX)
 }
 
-/// Puts planned instances in their order; their tenants are numbers below `tenants`.
-pub(super) fn sort(
-    members: &mut [PlannedInstance],
-    tenants: usize,
-    channels: &[Channel],
-    shuffle: &Shuffle,
-) {
-    let mut keys: Vec<OrderKey> = members
-        .iter()
-        .zip(0u32..)
-        .map(|(member, place)| OrderKey {
-            class: class(member),
-            hash: shuffle.hash(&member.instance, channels.get(member.channel as usize)),
-            tenant: member.tenant,
-            place,
-        })
-        .collect();
-    keys.sort_unstable_by(|a, b| {
-        let instance = |key: &OrderKey| &members[key.place as usize].instance;
-        (a.class, a.hash)
-            .cmp(&(b.class, b.hash))
-            // Equal hashes have an order as well.
-            .then_with(|| instance(a).cmp(instance(b)))
-    });
-    let mut from = places_by_turn(&keys, tenants);
+/// Puts planned instances in their order; their tenants are numbers below `tenants`. Each has a key ([`Shuffle::key`]).
+pub(super) fn sort(members: &mut [PlannedInstance], mut keys: Vec<OrderKey>, tenants: usize) {
+    keys.sort_unstable_by_key(OrderKey::number);
+    // Equal hashes have an order as well.
+    for equal in keys.chunk_by_mut(|a, b| a.number() == b.number()) {
+        equal.sort_unstable_by_key(|key| &members[key.place as usize].instance);
+    }
+    let from = places_by_turn(&keys, tenants);
     drop(keys);
-    rearrange(members, &mut from);
+    rearrange(members, &from);
 }
 
 /// What comes before the hash, in one number: fleet itself last, cohort, priority, those that failed last.
@@ -202,21 +207,28 @@ fn places_by_turn(keys: &[OrderKey], tenants: usize) -> Vec<u32> {
     ordered
 }
 
-/// Puts at each place what is at the place that `from` names for it. What is large is moved where it is: a second copy
-/// of all of it costs more than the way there.
-fn rearrange<T>(items: &mut [T], from: &mut [u32]) {
-    for start in 0..items.len() {
-        let mut at = start;
-        loop {
-            let source = from[at] as usize;
-            // Done: this is what says so.
-            from[at] = u32::try_from(at).unwrap_or(u32::MAX);
-            if source == start {
-                break;
-            }
-            items.swap(at, source);
-            at = source;
-        }
+/// Puts at each place what is at the place that `from` names for it, where it is: a second copy of all of it costs more.
+/// Each step is known without the one before it, as it would not be along the cycles of the order, so the processor need
+/// not wait for what it fetches.
+fn rearrange<T>(items: &mut [T], from: &[u32]) {
+    /// Of one place: where its item is now, and which item is here now. Items go by the place that they had.
+    #[derive(Clone, Copy)]
+    struct Now {
+        went_to: u32,
+        holds: u32,
+    }
+    let places = (0u32..).take(items.len());
+    let same = |place| Now {
+        went_to: place,
+        holds: place,
+    };
+    let mut now: Vec<Now> = places.map(same).collect();
+    for (at, &wanted) in from.iter().enumerate() {
+        let source = now[wanted as usize].went_to;
+        items.swap(at, source as usize);
+        let displaced = now[at].holds;
+        now[source as usize].holds = displaced;
+        now[displaced as usize].went_to = source;
     }
 }
 
@@ -230,7 +242,7 @@ mod tests {
         #[test]
         fn everything_goes_where_it_is_wanted(order in Just((0u32..40).collect::<Vec<_>>()).prop_shuffle()) {
             let mut items: Vec<u32> = (0..40).map(|place| place * 10).collect();
-            rearrange(&mut items, &mut order.clone());
+            rearrange(&mut items, &order);
             let expect: Vec<u32> = order.iter().map(|place| place * 10).collect();
             prop_assert_eq!(items, expect);
         }

@@ -18,6 +18,9 @@ use crate::ids::InstanceId;
 use crate::image::{Digest, ImageRef, PinnedImage};
 use crate::time::Timestamp;
 
+/// Tenants that are looked up together.
+const TENANTS_AT_ONCE: usize = 64;
+
 /// Why there is no plan.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -69,37 +72,46 @@ pub fn plan(
     let mut tables = Tables::new(input.tenants);
     let to = tables.digest(&input.request.target.digest);
     let mut members = Vec::with_capacity(input.candidates.len());
+    let mut keys = Vec::with_capacity(input.candidates.len());
     let mut held = Vec::new();
     let mut together = Together::default();
-    // Everything about a candidate at once: there may be more of them than the processor's caches hold.
-    for candidate in input.candidates {
-        let tenant = tables.tenant(&candidate.tenant);
-        match verdict(input, candidate, tenant, &mut tables) {
-            Ok(schedule) => {
-                let numbers = Numbers {
-                    tenant: tenant.number,
-                    from: candidate.current.as_ref().map(|it| tables.digest(it)),
-                    to,
-                    schedule,
-                    channel: match shuffle.asks_for_channel() {
-                        true => tables.channel(&candidate.channel),
-                        false => 0,
-                    },
-                };
-                together.planned(candidate, members.len());
-                members.push(planned(input, strategy, candidate, &numbers));
-            }
-            Err(why) => {
-                together.held(candidate, &why);
-                held.push(HeldInstance {
-                    instance: candidate.instance.clone(),
-                    tenant: tenant.number,
-                    why,
-                });
+    let mut places = [0; TENANTS_AT_ONCE];
+    // Everything about a candidate at once, but for its tenant: there may be more of both than the processor's caches hold.
+    for candidates in input.candidates.chunks(TENANTS_AT_ONCE) {
+        for (place, candidate) in places.iter_mut().zip(candidates) {
+            *place = tables.place_of(&candidate.tenant);
+        }
+        for (&place, candidate) in places.iter().zip(candidates) {
+            let tenant = tables.tenant(place, &candidate.tenant);
+            match verdict(input, candidate, tenant, &mut tables) {
+                Ok(schedule) => {
+                    let numbers = Numbers {
+                        tenant: tenant.number,
+                        from: candidate.current.as_ref().map(|it| tables.digest(it)),
+                        to,
+                        schedule,
+                        channel: match shuffle.asks_for_channel() {
+                            true => tables.channel(&candidate.channel),
+                            false => 0,
+                        },
+                    };
+                    let member = planned(input, strategy, candidate, &numbers);
+                    keys.push(shuffle.key(&member, Some(&candidate.channel), members.len()));
+                    together.planned(candidate, members.len());
+                    members.push(member);
+                }
+                Err(why) => {
+                    together.held(candidate, &why);
+                    held.push(HeldInstance {
+                        instance: candidate.instance.clone(),
+                        tenant: tenant.number,
+                        why,
+                    });
+                }
             }
         }
     }
-    together.settle(&mut members, &mut held);
+    let changed = together.settle(&mut members, &mut held);
     held.sort_unstable_by(|a, b| a.instance.cmp(&b.instance));
     let Finished {
         tenants,
@@ -107,7 +119,13 @@ pub fn plan(
         schedules,
         channels,
     } = tables.finish();
-    order::sort(&mut members, tenants.len(), &channels, &shuffle);
+    if changed {
+        let members = members.iter().enumerate();
+        let channel = |member: &PlannedInstance| channels.get(member.channel as usize);
+        let key = |(place, member)| shuffle.key(member, channel(member), place);
+        keys = members.map(key).collect();
+    }
+    order::sort(&mut members, keys, tenants.len());
     let total = u32::try_from(members.len()).unwrap_or(u32::MAX);
     let waves = lay_out(strategy, &members)?;
     Ok(RolloutPlan {

@@ -99,7 +99,7 @@ pub(super) fn verdict<'a>(
             let spec = schedule_of(input, candidate, policy.as_ref(), config)?;
             let number = tables.schedule(spec);
             if is_the_tenants {
-                tables.remember_schedule(&candidate.tenant, number);
+                tables.remember_schedule(tenant.place, number);
             }
             Ok(number)
         }

@@ -1,6 +1,9 @@
 //! Numbers for what many instances of a plan share.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher as _, RandomState};
+
+use hashbrown::HashTable;
 
 use super::rollout_plan::ScheduleSpec;
 use crate::ids::TenantId;
@@ -11,7 +14,10 @@ use crate::model::{Channel, TenantMode, UpdateConfig};
 #[derive(Debug)]
 pub(super) struct Tables<'a> {
     tenants: Vec<&'a TenantId>,
-    entries: HashMap<&'a str, TenantEntry<'a>>,
+    entries: Vec<TenantEntry<'a>>,
+    /// Places of the entries. Small: what is looked up for each instance must stay in the processor's caches.
+    entry_places: HashTable<u32>,
+    hasher: RandomState,
     digests: Vec<&'a Digest>,
     digest_numbers: HashMap<&'a Digest, u32>,
     /// The digest that was asked for last: mostly the next one is the same.
@@ -28,6 +34,9 @@ const UNSEEN: u32 = u32::MAX;
 /// What is known of a tenant.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TenantEntry<'a> {
+    name: &'a str,
+    /// Its place among all that are known.
+    pub(super) place: u32,
     /// Its number, once one of its instances was seen.
     pub(super) number: u32,
     /// Its config, if it has one.
@@ -50,19 +59,11 @@ pub(super) struct Finished {
 impl<'a> Tables<'a> {
     /// Empty ones; `configs` are those of the tenants that have one.
     pub(super) fn new(configs: &'a BTreeMap<TenantId, UpdateConfig>) -> Self {
-        // Once for all of them, in their order: to look for each when it is seen takes longer.
-        let entries = configs.iter().map(|(tenant, config)| {
-            let entry = TenantEntry {
-                number: UNSEEN,
-                config: Some(config),
-                mode: Some(config.mode),
-                schedule: None,
-            };
-            (tenant.as_str(), entry)
-        });
-        Self {
+        let mut tables = Self {
             tenants: Vec::with_capacity(configs.len()),
-            entries: entries.collect(),
+            entries: Vec::with_capacity(configs.len()),
+            entry_places: HashTable::with_capacity(configs.len()),
+            hasher: RandomState::new(),
             digests: Vec::new(),
             digest_numbers: HashMap::new(),
             last_digest: None,
@@ -70,17 +71,51 @@ impl<'a> Tables<'a> {
             schedule_numbers: HashMap::new(),
             channels: Vec::new(),
             channel_numbers: HashMap::new(),
+        };
+        // Once for all of them, in their order: to look for each when it is seen takes longer.
+        for (tenant, config) in configs {
+            let place = tables.place_of(tenant);
+            let entry = &mut tables.entries[place as usize];
+            entry.config = Some(config);
+            entry.mode = Some(config.mode);
         }
+        tables
     }
 
-    /// What is known of a tenant.
-    pub(super) fn tenant(&mut self, tenant: &'a TenantId) -> TenantEntry<'a> {
-        let entry = self.entries.entry(tenant.as_str()).or_insert(TenantEntry {
-            number: UNSEEN,
-            config: None,
-            mode: None,
-            schedule: None,
-        });
+    /// The place of a tenant. With many tenants it is far away in memory: several looked up one after the other are
+    /// fetched at the same time.
+    pub(super) fn place_of(&mut self, tenant: &'a TenantId) -> u32 {
+        let Self {
+            entries,
+            entry_places,
+            hasher,
+            ..
+        } = self;
+        let name = tenant.as_str();
+        let known = entry_places.entry(
+            hasher.hash_one(name),
+            |&place| entries[place as usize].name == name,
+            |&place| hasher.hash_one(entries[place as usize].name),
+        );
+        *known
+            .or_insert_with(|| {
+                let place = as_number(entries.len());
+                entries.push(TenantEntry {
+                    name,
+                    place,
+                    number: UNSEEN,
+                    config: None,
+                    mode: None,
+                    schedule: None,
+                });
+                place
+            })
+            .get()
+    }
+
+    /// What is known of a tenant of which there is an instance.
+    pub(super) fn tenant(&mut self, place: u32, tenant: &'a TenantId) -> TenantEntry<'a> {
+        let entry = &mut self.entries[place as usize];
         if entry.number == UNSEEN {
             entry.number = as_number(self.tenants.len());
             self.tenants.push(tenant);
@@ -89,10 +124,8 @@ impl<'a> Tables<'a> {
     }
 
     /// What a tenant says for its instances.
-    pub(super) fn remember_schedule(&mut self, tenant: &TenantId, schedule: u32) {
-        if let Some(entry) = self.entries.get_mut(tenant.as_str()) {
-            entry.schedule = Some(schedule);
-        }
+    pub(super) fn remember_schedule(&mut self, place: u32, schedule: u32) {
+        self.entries[place as usize].schedule = Some(schedule);
     }
 
     /// The number of a digest.

@@ -34,9 +34,14 @@ impl<'a> Together<'a> {
 
     /// Takes out what is held by others, and lets one member stand for those of its group that may begin at the same times:
     /// the group's first container, or else the first by name.
-    pub(super) fn settle(self, members: &mut Vec<PlannedInstance>, held: &mut Vec<HeldInstance>) {
+    /// Whether anything changed among the members.
+    pub(super) fn settle(
+        self,
+        members: &mut Vec<PlannedInstance>,
+        held: &mut Vec<HeldInstance>,
+    ) -> bool {
         if self.planned.is_empty() {
-            return;
+            return false;
         }
         let mut leaving = HashSet::new();
         let mut sets: HashMap<(&InstanceName, u32), Vec<usize>> = HashMap::new();
@@ -74,10 +79,8 @@ impl<'a> Together<'a> {
                 });
             }
         }
-        let mut place = 0;
-        members.retain(|_| {
-            place += 1;
-            !leaving.contains(&(place - 1))
-        });
+        let mut places = 0..;
+        members.retain(|_| places.next().is_some_and(|place| !leaving.contains(&place)));
+        true
     }
 }

@@ -11,7 +11,7 @@ use fleet_core::engine::rollout::{
 };
 use fleet_core::ids::{InstanceId, InstanceName, RolloutId, TenantId};
 use fleet_core::image::{Digest, ImageRef, PinnedImage};
-use fleet_core::model::labels::{LabelMode, parse_duration};
+use fleet_core::model::labels::LabelMode;
 use fleet_core::model::{Pause, UpdateConfig};
 use fleet_core::plan::rollout::{SupersedePolicy, UpdateEnd};
 use fleet_core::plan::strategy::{StrategyRegistry, StrategySpec, WaveSize};
@@ -19,7 +19,7 @@ use fleet_core::plan::{Asked, Held, PlannerSettings, RolloutPlan, render};
 use fleet_core::ports::{Clock as _, Entropy, RolloutStore as _};
 use fleet_core::record::{Event, EventKind};
 use fleet_core::testing::{FakeEntropy, FakeUpdater, MemoryStore, Nature, PausedClock, candidate};
-use fleet_core::time::Timestamp;
+use fleet_core::time::{Timestamp, parse_duration};
 use futures::future::{Either, select};
 
 use crate::script::Line;

@@ -12,23 +12,44 @@ use crate::update::MemberPlan;
 /// How old a look at all containers may be for what follows from it at once. What a container is by then is looked at
 /// again before anything is done to it.
 const JUST_NOW: Duration = Duration::from_secs(1);
+/// So many times as long as it took may pass since a look was begun: with a thousand containers a look takes longer than a
+/// second, and to look at all of them after each update would take longer than the updates.
+const TIMES_ITS_LENGTH: u32 = 5;
 
 /// What is known of all containers.
 #[derive(Default)]
 pub(super) struct Seen {
-    /// The last look, and when it was begun.
-    last: Option<(Duration, Arc<Survey>)>,
+    last: Option<Look>,
     /// When an update ended last: a look that was begun before may show its instance as it was.
     ended: Duration,
+}
+
+/// A look at all containers.
+struct Look {
+    begun: Duration,
+    took: Duration,
+    survey: Arc<Survey>,
+}
+
+impl Look {
+    fn holds(&self, now: Duration) -> bool {
+        now.saturating_sub(self.begun) <= JUST_NOW.max(self.took * TIMES_ITS_LENGTH)
+    }
 }
 
 impl FleetUpdater {
     /// Looks at all containers.
     pub(super) async fn survey(&self) -> Result<Arc<Survey>, FleetError> {
-        let begun = self.fleet.ports.update.clock.monotonic();
+        let clock = &self.fleet.ports.update.clock;
+        let begun = clock.monotonic();
         let survey = Arc::new(self.fleet.survey().await?);
+        let look = Look {
+            begun,
+            took: clock.monotonic().saturating_sub(begun),
+            survey: Arc::clone(&survey),
+        };
         let mut seen = self.seen();
-        seen.last = (begun >= seen.ended).then(|| (begun, Arc::clone(&survey)));
+        seen.last = (begun >= seen.ended).then_some(look);
         Ok(survey)
     }
 
@@ -44,8 +65,8 @@ impl FleetUpdater {
     fn just_seen(&self) -> Option<Arc<Survey>> {
         let now = self.fleet.ports.update.clock.monotonic();
         let seen = self.seen();
-        let (begun, survey) = seen.last.as_ref()?;
-        (now.saturating_sub(*begun) <= JUST_NOW).then(|| Arc::clone(survey))
+        let look = seen.last.as_ref().filter(|look| look.holds(now))?;
+        Some(Arc::clone(&look.survey))
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -79,8 +100,8 @@ impl FleetUpdater {
         let mut seen = self.seen();
         seen.ended = ended;
         match (found, seen.last.as_mut()) {
-            (Some(found), Some((_, survey))) => {
-                let survey = Arc::make_mut(survey);
+            (Some(found), Some(look)) => {
+                let survey = Arc::make_mut(&mut look.survey);
                 let prefix = &self.fleet.options.label_prefix;
                 found
                     .into_iter()
@@ -89,5 +110,23 @@ impl FleetUpdater {
             }
             _ => seen.last = None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Inventory;
+
+    #[test]
+    fn a_look_holds_longer_where_looking_takes_long() {
+        let look = |took| Look {
+            begun: Duration::from_secs(100),
+            took: Duration::from_millis(took),
+            survey: Arc::new(Survey::new("fleet.", Inventory::default())),
+        };
+        let holds = |took, millis: u64| look(took).holds(Duration::from_millis(100_000 + millis));
+        assert!(holds(20, 1000) && !holds(20, 1001));
+        assert!(holds(3000, 15_000) && !holds(3000, 15_001));
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Immediate, RollingWave, RolloutStrategy, Single, WaveSize};
 use crate::model::FleetSettings;
-use crate::model::labels::parse_duration;
+use crate::time::parse_duration;
 
 /// A strategy that cannot be what was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
