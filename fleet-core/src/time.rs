@@ -106,7 +106,7 @@ impl FromStr for Timestamp {
 /// # Errors
 /// A message that says what was expected and found.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let expected = || format!("expected a duration such as 10s, 5m or 1h30m, found {text:?}");
+    let expected = || format!("expected a duration such as 10s, 5m, 1h30m or 14d, found {text:?}");
     if text == "0" {
         return Ok(Duration::ZERO);
     }

@@ -218,6 +218,11 @@ mod tests {
         );
         check("default.min_success", "90", None);
         check("default.min_success", "101", Some("expected 1 to 100"));
+        check("default.max_lag", "30d", None);
+        check("default.max_lag", "off", None);
+        for bad in ["0s", "never"] {
+            check("default.max_lag", bad, Some("such as 14d, or off"));
+        }
         check("default.needs_approval", "true", None);
         check(
             "default.needs_approval",

@@ -103,8 +103,8 @@ impl Finding {
         self.verdict == Verdict::Offered
     }
 
-    /// The finding as it is stored, without its lag; none where there is no reference. A held one is behind and has a note; whoever acts
-    /// by what is stored must leave those alone.
+    /// The finding as it is stored, without its lag; none where there is no reference. A held one is behind and has a note;
+    /// whoever acts by what is stored must leave those alone.
     #[must_use]
     pub fn availability(&self) -> Option<Availability> {
         let (behind, note) = match &self.verdict {

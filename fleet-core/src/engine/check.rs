@@ -1,6 +1,6 @@
 //! `fleet check`: what is new, asked once and kept for `ps` and the planner.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::lag::{self, max_lag};
 use super::rollout::RolloutError;
@@ -9,7 +9,6 @@ use crate::detect::{self, Finding, Known, Subject};
 use crate::ids::{HostId, InstanceId};
 use crate::image::Digest;
 use crate::model::Channel;
-use crate::model::labels::LabelMode;
 use crate::plan::mode_of;
 use crate::ports::Availability;
 use crate::record::{EventKind, NewEvent};
@@ -40,7 +39,7 @@ impl<'a> Look<'a> {
 
 impl Fleet {
     /// Asks the registries what is new for every managed instance, stores what it found, and records an event for each
-    /// digest that is offered for the first time. Decides nothing.
+    /// digest that is offered for the first time and for each alert that is raised or over. Decides nothing.
     ///
     /// # Errors
     /// The engine or the store cannot be asked. A registry that fails is no error but [`detect::Verdict::Unknown`].
@@ -142,8 +141,11 @@ impl Fleet {
             .iter()
             .map(|tenant| (&tenant.tenant, &tenant.config))
             .collect();
+        let open = self.ports.update.journal.load_open().await?;
+        let members = open.iter().flat_map(|update| &update.plan.members);
+        let in_update: HashSet<&InstanceId> = members.map(|member| &member.instance).collect();
         let mut rows = Vec::new();
-        let mut alerts = Vec::new();
+        let mut told = Vec::new();
         for finding in look.findings {
             let before = look.before(finding);
             let mut changes = alerts::changed(finding, before);
@@ -157,15 +159,20 @@ impl Fleet {
                 let earlier = before.and_then(|before| before.lag.as_ref());
                 let (tenant, policy) = (tenants.get(&own.tenant), own.policy.as_deref());
                 let mode = mode_of(settings.mode, tenant.copied(), own.mode, policy);
-                let allowed = max_lag.filter(|_| mode == LabelMode::Auto);
-                row.lag = lag::lag(finding, earlier, &container.image_id);
-                changes.extend(lag::told(finding, earlier, row.lag.as_mut(), allowed));
+                if in_update.contains(&finding.instance) {
+                    // What has its name now may go again.
+                    row.lag = earlier.cloned();
+                } else {
+                    let allowed = lag::allowed(max_lag, mode, own.min_age);
+                    row.lag = lag::lag(finding, earlier, &container.image_id);
+                    changes.extend(lag::told(finding, earlier, row.lag.as_mut(), allowed));
+                }
                 rows.push(row);
             }
             let changes = changes.into_iter();
-            alerts.extend(changes.map(|(kind, data)| (finding, kind, data)));
+            told.extend(changes.map(|(kind, data)| (finding, kind, data)));
         }
-        Ok((rows, alerts))
+        Ok((rows, told))
     }
 
     async fn known(

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::detect::{Finding, Hold, Verdict};
 use crate::ids::ImageId;
 use crate::model::FleetSettings;
+use crate::model::labels::LabelMode;
 use crate::plan::strategy::StrategyError;
 use crate::ports::Lag;
 use crate::record::EventKind;
@@ -37,9 +38,24 @@ pub fn max_lag(settings: &FleetSettings) -> Result<Option<Duration>, StrategyErr
     }
 }
 
+/// How long this instance may be behind; none where it is not updated by itself. How old a release must be before it is
+/// taken comes on top.
+pub(super) fn allowed(
+    max_lag: Option<Duration>,
+    mode: LabelMode,
+    min_age: Option<Duration>,
+) -> Option<Duration> {
+    let max_lag = max_lag.filter(|_| mode == LabelMode::Auto)?;
+    Some(max_lag.saturating_add(min_age.unwrap_or_default()))
+}
+
 /// What a finding makes of the lag of an instance that runs this image.
 pub(super) fn lag(finding: &Finding, earlier: Option<&Lag>, runs: &ImageId) -> Option<Lag> {
-    let same = earlier.filter(|lag| lag.runs == *runs).cloned();
+    let same = earlier.filter(|lag| lag.runs == *runs).map(|lag| Lag {
+        // The clock may have been set back since.
+        since: lag.since.min(finding.checked_at),
+        ..lag.clone()
+    });
     match finding.verdict {
         Verdict::UpToDate => None,
         // Who could not be asked has not said that anything changed.
@@ -52,42 +68,52 @@ pub(super) fn lag(finding: &Finding, earlier: Option<&Lag>, runs: &ImageId) -> O
     }
 }
 
-/// Notes in `lag` that it is told of, if it is to be now, and says what changed about the alert.
-///
-/// `allowed`: how long the instance may be behind; none where it is not updated by itself.
+/// Notes in `lag` whether an alert tells of it, and says what changed about that. `allowed`: see [`allowed`].
 pub(super) fn told(
     finding: &Finding,
     earlier: Option<&Lag>,
     lag: Option<&mut Lag>,
     allowed: Option<Duration>,
 ) -> Option<(EventKind, serde_json::Value)> {
-    let was_told = earlier.is_some_and(|earlier| earlier.told);
-    let Some(lag) = lag.filter(|lag| !was_told || lag.told) else {
-        // It caught up, or runs something else.
+    let resolved = || {
         let data = serde_json::json!({ "code": "max_lag" });
-        return was_told.then_some((EventKind::AlertResolved, data));
+        Some((EventKind::AlertResolved, data))
     };
+    let was_told = earlier.is_some_and(|earlier| earlier.told);
+    // It caught up, or runs something else.
+    let Some(lag) = lag.filter(|lag| !was_told || lag.told) else {
+        return was_told.then(resolved).flatten();
+    };
+    if matches!(finding.verdict, Verdict::Unknown(_)) {
+        return None;
+    }
     // A hold that a person must deal with has an alert of its own.
     let waits = matches!(
         finding.verdict,
         Verdict::Offered | Verdict::Held(Hold::TooYoung { .. })
     );
     let behind = finding.checked_at.since(lag.since);
-    if lag.told || !waits || allowed.is_none_or(|allowed| behind < allowed) {
-        return None;
+    let too_long = waits && allowed.is_some_and(|allowed| behind >= allowed);
+    match (lag.told, too_long) {
+        (true, false) => {
+            lag.told = false;
+            resolved()
+        }
+        (false, true) => {
+            lag.told = true;
+            let (name, since) = (&finding.instance.name, lag.since);
+            let see = format!("`fleet explain {name}`, `fleet plan` and `fleet rollout list`");
+            let data = serde_json::json!({
+                "code": "max_lag",
+                "reason": format!("behind since {since}: see {see}"),
+                "behind_since": since,
+                "image": finding.image,
+                "digest": finding.digest,
+            });
+            Some((EventKind::AlertRaised, data))
+        }
+        _ => None,
     }
-    lag.told = true;
-    let name = &finding.instance.name;
-    let data = serde_json::json!({
-        "code": "max_lag",
-        "reason": format!(
-            "behind since {}: `fleet explain {name}` says what it waits for", lag.since
-        ),
-        "behind_since": lag.since,
-        "image": finding.image,
-        "digest": finding.digest,
-    });
-    Some((EventKind::AlertRaised, data))
 }
 
 #[cfg(test)]
@@ -195,6 +221,46 @@ mod tests {
             &[(0, 'a', young.clone(), WEEK), (9, 'a', young, WEEK)],
             &[(9, "alert.raised")],
         );
+    }
+
+    #[test]
+    fn what_is_no_longer_too_long_is_resolved() {
+        check(
+            &[
+                (0, 'a', Offered, WEEK),
+                (7, 'a', Offered, WEEK),
+                (8, 'a', Offered, None),
+                (9, 'a', Offered, WEEK),
+                (10, 'a', Verdict::Held(Hold::Quarantined), WEEK),
+            ],
+            &[
+                (7, "alert.raised"),
+                (8, "alert.resolved"),
+                (9, "alert.raised"),
+                (10, "alert.resolved"),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_silences_nothing() {
+        let days = [(5000, 'a', Offered, WEEK), (10, 'a', Offered, WEEK)];
+        check(
+            &[days.as_slice(), &[(17, 'a', Offered, WEEK)]].concat(),
+            &[(17, "alert.raised")],
+        );
+    }
+
+    #[test]
+    fn who_waits_for_releases_to_grow_old_may_be_behind_for_longer() {
+        let day = Duration::from_secs(24 * 3600);
+        assert_eq!(allowed(WEEK, LabelMode::Auto, None), WEEK);
+        assert_eq!(
+            allowed(WEEK, LabelMode::Auto, Some(14 * day)),
+            Some(21 * day)
+        );
+        assert_eq!(allowed(WEEK, LabelMode::Manual, None), None);
+        assert_eq!(allowed(None, LabelMode::Auto, Some(day)), None);
     }
 
     #[test]

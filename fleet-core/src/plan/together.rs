@@ -34,7 +34,8 @@ impl<'a> Together<'a> {
 
     /// Takes out what is held by others, and lets one member stand for those of its group that may begin at the same times:
     /// the group's first container, or else the first by name.
-    /// Whether anything changed among the members.
+    ///
+    /// Whether the members may have changed.
     pub(super) fn settle(
         self,
         members: &mut Vec<PlannedInstance>,

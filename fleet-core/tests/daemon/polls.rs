@@ -449,3 +449,41 @@ fn somebody_hears_of_an_instance_that_never_gets_its_turn() {
         assert_eq!(world.count("alert.raised"), 1);
     });
 }
+
+#[test]
+fn a_poll_in_the_middle_of_an_update_does_not_say_that_the_instance_caught_up() {
+    let world = World::new();
+    world.host.load(image("stable:1"));
+    let slow = follower("stable", "stable").label("fleet.health.timeout", "2h");
+    world.host.run(slow);
+    world.beside(async {
+        let settings = |freeze: &[&str]| FleetSettings {
+            values: [("default.max_lag".to_owned(), "1h".to_owned())]
+                .into_iter()
+                .chain(
+                    freeze
+                        .iter()
+                        .map(|it| ("freeze".to_owned(), (*it).to_owned())),
+                )
+                .collect(),
+            ..FleetSettings::default()
+        };
+        let frozen = "2000-01-01T00:00:00Z..2100-01-01T00:00:00Z for good";
+        world.set(&settings(&[frozen])).await;
+        let bad = image("stable:1").runs(Workload::unhealthy("2"));
+        world.host.publish(bad);
+        world
+            .until("the alert", || world.count("alert.raised") == 1)
+            .await;
+        world.set(&settings(&[])).await;
+        world
+            .until("an update", || world.count("update.started") == 1)
+            .await;
+        let asked = world.asked("stable").len();
+        world
+            .until("the way back", || world.count("update.rolled_back") == 1)
+            .await;
+        assert!(world.asked("stable").len() >= asked + 3, "polls in between");
+        assert_eq!(world.count("alert.resolved"), 0);
+    });
+}

@@ -263,7 +263,7 @@ impl Orchestrator {
     /// A draft of a rollout as it is, which has heard of it if the clock was set.
     pub(super) fn draft(&self, stored: StoredRollout) -> Result<Draft, IllegalTransition> {
         let clocks = Clocks::of(self.clock.as_ref());
-        let set_by = self.clocks.set_since(&stored.plan.id(), clocks);
+        let set_by = self.clocks.set_since(&stored, clocks);
         let mut draft = Draft {
             stored,
             clocks,
@@ -277,7 +277,7 @@ impl Orchestrator {
         Ok(draft)
     }
 
-    /// Writes a draft if it changed anything.
+    /// Writes a draft if it changed anything. A draft in the making of which the clock was set is overtaken by that.
     pub(super) async fn write(&self, draft: Draft) -> Result<StoredRollout, RolloutStoreError> {
         let Draft {
             mut stored,
@@ -286,16 +286,26 @@ impl Orchestrator {
             changed,
             ..
         } = draft;
+        let id = stored.plan.id();
+        // What was decided in between counts from one side of the jump or from the other.
+        if Clocks::of(self.clock.as_ref()).set_since(clocks).is_some() {
+            return Err(RolloutStoreError::Overtaken {
+                rollout: id,
+                expected: stored.generation,
+                found: stored.generation,
+            });
+        }
         if changed {
             let events = facts::events(&stored.plan, &stored.state, &facts, self.clock.now());
-            let id = stored.plan.id();
+            self.clocks
+                .about_to_write(id, stored.generation + 1, clocks);
             stored.generation = self
                 .store
                 .compare_and_swap(&id, stored.generation, &stored.state, events)
                 .await?;
             self.report(&stored.plan, &stored.state);
         }
-        self.clocks.keep(stored.plan.id(), clocks);
+        self.clocks.keep(id, clocks);
         Ok(stored)
     }
 }

@@ -24,6 +24,7 @@ use crate::update::error_chain;
 /// How often working time is written down.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 const FLEET: &str = "fleet";
+
 /// What a pass found to do.
 #[derive(Debug, Default)]
 pub(super) struct Pass<'a> {

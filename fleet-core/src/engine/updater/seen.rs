@@ -9,9 +9,11 @@ use super::super::{FleetError, Survey};
 use super::FleetUpdater;
 use crate::update::MemberPlan;
 
-/// How old a look at all containers may be for what follows from it at once. What a container is by then is looked at
-/// again before anything is done to it.
+/// How old a look at all containers may be for what follows from it at once. The container of an instance is looked at
+/// again before anything is done to it; what else there is may have changed meanwhile.
 const JUST_NOW: Duration = Duration::from_secs(1);
+/// How old it may be at most, however long it took: an engine that stalls once makes no look good for minutes.
+const NOT_LONG_AGO: Duration = Duration::from_secs(10);
 /// So many times as long as it took may pass since a look was begun: with a thousand containers a look takes longer than a
 /// second, and to look at all of them after each update would take longer than the updates.
 const TIMES_ITS_LENGTH: u32 = 5;
@@ -33,7 +35,8 @@ struct Look {
 
 impl Look {
     fn holds(&self, now: Duration) -> bool {
-        now.saturating_sub(self.begun) <= JUST_NOW.max(self.took * TIMES_ITS_LENGTH)
+        let holds_for = self.took.saturating_mul(TIMES_ITS_LENGTH);
+        now.saturating_sub(self.begun) <= holds_for.clamp(JUST_NOW, NOT_LONG_AGO)
     }
 }
 
@@ -127,6 +130,7 @@ mod tests {
         };
         let holds = |took, millis: u64| look(took).holds(Duration::from_millis(100_000 + millis));
         assert!(holds(20, 1000) && !holds(20, 1001));
-        assert!(holds(3000, 15_000) && !holds(3000, 15_001));
+        assert!(holds(1500, 7500) && !holds(1500, 7501));
+        assert!(holds(60_000, 10_000) && !holds(60_000, 10_001));
     }
 }
