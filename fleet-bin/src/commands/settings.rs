@@ -132,21 +132,20 @@ fn set(settings: &mut FleetSettings, key: &str, value: &str) -> Outcome<()> {
             .parse::<u32>()
             .is_ok_and(|number| (1..=max).contains(&number))
     };
+    let tried = || {
+        let mut tried = settings.clone();
+        insert(&mut tried, key, value);
+        tried
+    };
     let fits = match key {
         "default.strategy" => matches!(value, "rolling" | "single" | "immediate"),
         "default.batch_percent" => number(100),
         "default.max_concurrent" | "default.abort_on_failures" => number(u32::MAX),
         "default.pause" | "default.approval_expires" => parse_duration(value).is_ok(),
         "default.cohorts" | "default.salt" => true,
-        "default.max_lag" => {
-            let mut tried = settings.clone();
-            insert(&mut tried, key, value);
-            max_lag(&tried).is_ok()
-        }
+        "default.max_lag" => max_lag(&tried()).is_ok(),
         "default.min_success" | "default.stickiness" | "default.needs_approval" | "freeze" => {
-            let mut tried = settings.clone();
-            insert(&mut tried, key, value);
-            PlannerSettings::read(&tried).is_ok()
+            PlannerSettings::read(&tried()).is_ok()
         }
         _ => return check_windows(&[value.to_owned()]).map(|()| insert(settings, key, value)),
     };

@@ -151,20 +151,16 @@ impl Fleet {
             let mut changes = alerts::changed(finding, before);
             let (managed, row) = (look.managed(finding), finding.availability());
             if let (Some(managed), Some(mut row)) = (managed, row) {
-                let Managed {
-                    container,
-                    settings: own,
-                    ..
-                } = managed;
                 let earlier = before.and_then(|before| before.lag.as_ref());
-                let (tenant, policy) = (tenants.get(&own.tenant), own.policy.as_deref());
-                let mode = mode_of(settings.mode, tenant.copied(), own.mode, policy);
                 if in_update.contains(&finding.instance) {
                     // What has its name now may go again.
                     row.lag = earlier.cloned();
                 } else {
+                    let own = managed.settings;
+                    let (tenant, policy) = (tenants.get(&own.tenant), own.policy.as_deref());
+                    let mode = mode_of(settings.mode, tenant.copied(), own.mode, policy);
                     let allowed = lag::allowed(max_lag, mode, own.min_age);
-                    row.lag = lag::lag(finding, earlier, &container.image_id);
+                    row.lag = lag::lag(finding, earlier, &managed.container.image_id);
                     changes.extend(lag::told(finding, earlier, row.lag.as_mut(), allowed));
                 }
                 rows.push(row);

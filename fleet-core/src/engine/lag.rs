@@ -77,12 +77,12 @@ pub(super) fn told(
 ) -> Option<(EventKind, serde_json::Value)> {
     let resolved = || {
         let data = serde_json::json!({ "code": "max_lag" });
-        Some((EventKind::AlertResolved, data))
+        (EventKind::AlertResolved, data)
     };
     let was_told = earlier.is_some_and(|earlier| earlier.told);
     // It caught up, or runs something else.
     let Some(lag) = lag.filter(|lag| !was_told || lag.told) else {
-        return was_told.then(resolved).flatten();
+        return was_told.then(resolved);
     };
     if matches!(finding.verdict, Verdict::Unknown(_)) {
         return None;
@@ -97,7 +97,7 @@ pub(super) fn told(
     match (lag.told, too_long) {
         (true, false) => {
             lag.told = false;
-            resolved()
+            Some(resolved())
         }
         (false, true) => {
             lag.told = true;

@@ -12,6 +12,22 @@ use fleet_core::testing::{Fault, FaultPlan, Move};
 
 use super::*;
 
+/// A freeze that never ends.
+const FROZEN: (&str, &str) = (
+    "freeze",
+    "2000-01-01T00:00:00Z..2100-01-01T00:00:00Z for good",
+);
+
+fn with_settings(values: &[(&str, &str)]) -> FleetSettings {
+    let values = values.iter();
+    FleetSettings {
+        values: values
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect(),
+        ..FleetSettings::default()
+    }
+}
+
 #[track_caller]
 fn check_gaps(asked: &[f64], shortest: f64, longest: f64) {
     for pair in asked.windows(2) {
@@ -197,9 +213,7 @@ fn what_is_found_waits_for_a_person_where_the_settings_say_so() {
     let world = World::new().with_channels(&["canary"]);
     let process = world.process();
     world.with(&process, async {
-        let mut settings = FleetSettings::default();
-        let key = "default.needs_approval".to_owned();
-        settings.values.insert(key, "true".to_owned());
+        let settings = with_settings(&[("default.needs_approval", "true")]);
         world.set(&settings).await;
         world.publish("canary:1", "2");
         world
@@ -414,23 +428,19 @@ fn count(world: &World, wanted: &str) -> usize {
 #[test]
 fn somebody_hears_of_an_instance_that_never_gets_its_turn() {
     let world = World::new().with_channels(&["stable"]);
-    let settings = |mode, max_lag: &str| FleetSettings {
-        values: [("default.max_lag".to_owned(), max_lag.to_owned())].into(),
-        mode,
-        ..FleetSettings::default()
-    };
     world.beside(async {
         // Nobody waits for what is rolled out by hand.
-        let by_hand = settings(GlobalMode::Manual, "3h");
+        let by_hand = FleetSettings {
+            mode: GlobalMode::Manual,
+            ..with_settings(&[("default.max_lag", "3h")])
+        };
         world.set(&by_hand).await;
         world.publish("stable:1", "2");
         world.pass(minutes(240)).await;
         assert_eq!(world.count("alert.raised"), 0);
 
-        let frozen = "2000-01-01T00:00:00Z..2100-01-01T00:00:00Z for good";
-        let mut never = settings(GlobalMode::Auto, "6h");
-        never.values.insert("freeze".to_owned(), frozen.to_owned());
-        world.set(&never).await;
+        let max_lag = ("default.max_lag", "6h");
+        world.set(&with_settings(&[max_lag, FROZEN])).await;
         world.pass(minutes(90)).await;
         assert_eq!(world.count("alert.raised"), 0);
         // The next release on top does not begin it anew.
@@ -439,8 +449,7 @@ fn somebody_hears_of_an_instance_that_never_gets_its_turn() {
         assert_eq!(world.count("alert.raised"), 1);
         assert_eq!(world.count("alert.resolved"), 0);
 
-        never.values.remove("freeze");
-        world.set(&never).await;
+        world.set(&with_settings(&[max_lag])).await;
         world
             .until("the end of the alert", || {
                 world.count("alert.resolved") == 1
@@ -457,25 +466,14 @@ fn a_poll_in_the_middle_of_an_update_does_not_say_that_the_instance_caught_up() 
     let slow = follower("stable", "stable").label("fleet.health.timeout", "2h");
     world.host.run(slow);
     world.beside(async {
-        let settings = |freeze: &[&str]| FleetSettings {
-            values: [("default.max_lag".to_owned(), "1h".to_owned())]
-                .into_iter()
-                .chain(
-                    freeze
-                        .iter()
-                        .map(|it| ("freeze".to_owned(), (*it).to_owned())),
-                )
-                .collect(),
-            ..FleetSettings::default()
-        };
-        let frozen = "2000-01-01T00:00:00Z..2100-01-01T00:00:00Z for good";
-        world.set(&settings(&[frozen])).await;
+        let max_lag = ("default.max_lag", "1h");
+        world.set(&with_settings(&[max_lag, FROZEN])).await;
         let bad = image("stable:1").runs(Workload::unhealthy("2"));
         world.host.publish(bad);
         world
             .until("the alert", || world.count("alert.raised") == 1)
             .await;
-        world.set(&settings(&[])).await;
+        world.set(&with_settings(&[max_lag])).await;
         world
             .until("an update", || world.count("update.started") == 1)
             .await;
