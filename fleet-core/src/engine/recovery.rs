@@ -129,15 +129,12 @@ impl Fleet {
         match &verdict.decision {
             Decision::Leave => return self.report_of(&state.plan.id).await,
             Decision::Freeze(outcome) => {
-                let missing = catch_up(&state, seen);
-                if *outcome == Outcome::Diverged {
-                    let mut known = state.clone();
-                    missing.iter().for_each(|entry| known.apply(entry));
-                    Executor::new(&self.ports.update, progress)
-                        .engine_wait(self.options.engine_wait)
-                        .stand_aside(known)
-                        .await?;
-                }
+                let mut missing = catch_up(&state, seen);
+                let mut known = state.clone();
+                missing.iter().for_each(|entry| known.apply(entry));
+                let executor = Executor::new(&self.ports.update, progress)
+                    .engine_wait(self.options.engine_wait);
+                missing.extend(executor.stand_aside(known).await?);
                 self.record_freeze(&mut state, *outcome, missing, verdict)
                     .await?;
             }

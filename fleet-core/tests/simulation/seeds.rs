@@ -184,6 +184,38 @@ fn seeds_that_found_a_bug_hold() {
             880_076_434,
             "the old container came back over a volume that a prune had taken before it was copied",
         ),
+        (
+            1_795_755_548_017_821,
+            "a checker blamed fleet for a volume of a container that others took under a name of their own",
+        ),
+        (
+            5_564_004_852,
+            "a recovery that gave up left the new container running beside the old one that was back",
+        ),
+        (
+            5_568_013_288,
+            "a checker blamed fleet for a container that the engine had forgotten before the update looked at it",
+        ),
+        (
+            5_587_004_714,
+            "a checker blamed fleet for the name of a pruned container that others took",
+        ),
+        (
+            105_569_009_871,
+            "a checker took a new container that others had renamed for the one that they had removed",
+        ),
+        (
+            105_581_006_442,
+            "a volume of a new container that somebody removed while its making was asked for again stayed behind",
+        ),
+        (
+            105_587_005_621,
+            "a snapshot was tried again while somebody had started the old container",
+        ),
+        (
+            105_616_007_895,
+            "an engine that restarted twice while the old container proved itself left it down",
+        ),
     ] {
         if let Err(failure) = tell(seed, true) {
             panic!("{found}\n{failure}");
@@ -210,6 +242,10 @@ fn seeds_of_groups_that_found_a_bug_hold() {
         (
             5_002_626,
             "the only copy of a volume that a prune took was removed",
+        ),
+        (
+            207_778_013_460,
+            "a parked container that somebody started kept the tags of the others where they were",
         ),
     ] {
         if let Err(failure) = tell_of_group(seed, true) {

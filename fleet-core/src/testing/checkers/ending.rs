@@ -107,8 +107,14 @@ impl Checker {
             self.volumes_before.keys().collect(),
             volumes.iter().collect(),
         );
-        // Who makes a container may bring volumes with it.
-        let no_more = self.theirs.made || names.is_subset(&before);
+        // Who makes a container may bring volumes with it, and so does who takes one away before its making was answered;
+        // who gives one a name of their own keeps its volumes with it.
+        let kept: BTreeSet<_> = (machine.containers.iter())
+            .filter(|ctr| self.theirs.renamed && ctr.name == THEIR_NAME)
+            .flat_map(|ctr| ctr.mounts.iter().map(|mount| &mount.volume))
+            .collect();
+        let no_more =
+            self.theirs.made || self.unanswered_removed || names.is_subset(&(&before | &kept));
         ensure(names.is_superset(&own) && no_more, "I14", || {
             format!("volumes {names:?} instead of {own:?} among {before:?}")
         })?;
@@ -201,7 +207,8 @@ impl Checker {
 
     /// A container that is down without fleet's doing is anybody's to prune.
     fn pruned_while_down(&self, host: &FakeHost) -> bool {
-        self.could_be_pruned() && host.container(&self.name).is_none()
+        let holder = host.container(&self.name);
+        self.could_be_pruned() && holder.is_none_or(|holder| !self.ours.contains(&holder.id))
     }
 
     /// The instance's container, under whatever name somebody gave to it. None where it is not fleet's to answer for: a
@@ -213,7 +220,8 @@ impl Checker {
     ) -> Result<Option<Container>, Violation> {
         let found = host.container(&self.name);
         let found = match found {
-            None if self.theirs.renamed => host.container(THEIR_NAME),
+            // Where they took others away, it may be any of fleet's that they gave the name to.
+            None if self.theirs.renamed && !self.theirs.removed => host.container(THEIR_NAME),
             found => found,
         };
         match found {

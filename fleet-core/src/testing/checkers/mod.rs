@@ -14,7 +14,7 @@ use hands::Hands;
 pub(super) use together::Together;
 
 use super::host::FakeHost;
-use super::machine::{Fact, Hand, Move};
+use super::machine::{Fact, ForeignMove, Hand, Move};
 use super::workload::Files;
 use crate::ids::{ContainerId, ImageId, SnapshotId, VolumeName};
 use crate::model::{Container, RestartPolicy};
@@ -88,6 +88,8 @@ struct Checker {
     theirs: Hands,
     /// Somebody else's hand when the update was over.
     foreign_at_last: bool,
+    /// Somebody removed a container before fleet knew what was made.
+    unanswered_removed: bool,
     pruned: bool,
     engine_moved: bool,
     /// The call in which the engine went away, as long as nothing happened in a later one.
@@ -139,6 +141,7 @@ impl Checker {
             foreign_at: None,
             theirs: Hands::default(),
             foreign_at_last: false,
+            unanswered_removed: false,
             pruned: false,
             engine_moved: false,
             engine_moved_in: None,
@@ -267,6 +270,8 @@ impl Checker {
             Move::Prune => self.pruned = true,
             Move::Foreign(what) => {
                 self.theirs.add(what);
+                let unanswered = !self.done.contains(&Step::CreateCandidate);
+                self.unanswered_removed |= unanswered && matches!(what, ForeignMove::Remove(_));
                 self.foreign_at = Some(call);
                 self.foreign_at_last |= self.outcome.is_some();
             }
@@ -327,7 +332,7 @@ impl Checker {
         need(Step::Disarm) && stopped && (need(Step::Snapshot) || !volumes)
     }
 
-    fn row_is_legal(&mut self, entry: &Entry) -> Checked {
+    fn row_is_legal(&mut self, host: &FakeHost, entry: &Entry) -> Checked {
         match &entry.phase {
             Phase::Started { step, .. } => {
                 self.begun.insert(*step);
@@ -337,6 +342,12 @@ impl Checker {
                     format!("step {step} is done and never began")
                 })?;
                 self.done.insert(*step);
+                // What an engine that died forgot was down before fleet took note of how it was.
+                if *step == Step::Freeze && self.engine_moved {
+                    let old = host.containers().into_iter();
+                    let mut old = old.filter(|container| container.id == self.before.id);
+                    self.was_running &= old.next().is_some_and(|old| old.started_at.is_some());
+                }
             }
             _ => {}
         }

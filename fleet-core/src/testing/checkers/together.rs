@@ -39,7 +39,7 @@ impl Together {
                 self.members[place].take(call, fact.clone())?;
             }
         }
-        self.journal_is_legal(store)?;
+        self.journal_is_legal(host, store)?;
         let mut members = self.members.iter();
         members.try_for_each(|member| member.old_image_is_kept(host))
     }
@@ -75,7 +75,7 @@ impl Together {
 
     /// Every `done` has its `started`, the steps of each direction are in order, and no new version is started before
     /// all are stopped and their data is safe. Rows are never changed, so each is looked at once.
-    fn journal_is_legal(&mut self, store: &MemoryStore) -> Checked {
+    fn journal_is_legal(&mut self, host: &FakeHost, store: &MemoryStore) -> Checked {
         store.look(|updates, _| {
             let entries = updates.iter().flat_map(|update| &update.entries);
             for entry in entries.skip(self.rows) {
@@ -92,7 +92,7 @@ impl Together {
                         "a new version was started too early".to_owned()
                     })?;
                 }
-                self.members[entry.member].row_is_legal(entry)?;
+                self.members[entry.member].row_is_legal(host, entry)?;
             }
             Ok(())
         })

@@ -389,8 +389,12 @@ impl Run<'_> {
         }
         spec.min_healthy = spec.min_healthy.min(Duration::from_secs(2));
         let id = self.state.old_id(member).clone();
-        self.gate(&id, &spec, timeout, &mut true).await?;
-        Ok(Facts::default())
+        let mut may_restart = true;
+        match self.gate(&id, &spec, timeout, &mut may_restart).await {
+            // The engine took it down, more than once: it may well get back.
+            Err(StepError::Failed(cause)) if !may_restart => Err(infrastructure(cause.reason)),
+            other => other.map(|_| Facts::default()),
+        }
     }
 
     fn was_healthy(&self, member: usize) -> bool {
@@ -452,12 +456,16 @@ impl Run<'_> {
     /// Stops the new container where the old one runs beside it: never two versions.
     pub(super) async fn stop_ours_beside_theirs(&mut self) -> Result<(), StepError> {
         for member in 0..self.state.members.len() {
-            if !self.state.members[member].started.contains(&Step::Start) {
-                continue;
-            }
             let Some(new) = self.new_container(member).await? else {
                 continue;
             };
+            if !new.is_up() {
+                continue;
+            }
+            let known = self.state.members[member].started.contains(&Step::Start);
+            if !known && self.state.any_started(Step::Stop) {
+                self.note_start_by_others(member, &new);
+            }
             let theirs = self.old(member).await?.is_some_and(|old| old.is_up());
             let holder = self
                 .ports
@@ -465,7 +473,7 @@ impl Run<'_> {
                 .find(self.state.plan.members[member].instance.name.as_str())
                 .await?;
             let replaced = holder.is_some_and(|holder| holder.id != new.id && holder.is_up());
-            if (theirs || replaced) && new.is_up() {
+            if theirs || replaced {
                 self.ports
                     .runtime
                     .set_restart_policy(&new.id, RestartPolicy::No)

@@ -147,22 +147,17 @@ impl Run<'_> {
         } else {
             Consistency::Clean
         };
-        let old = self.old(member).await?;
-        if old.is_some_and(|old| old.is_up()) {
-            return Err(StepError::Diverged(
-                "somebody started the old container again after the stop".to_owned(),
-            ));
-        }
-        self.nobody_started_the_new(member).await?;
-        self.no_lost_process(member).await?;
         let guard = self.hold_mounts(member).await?;
         let request = self.snapshot_request(member, consistency)?;
+        self.both_are_down(member).await?;
         let info = match self.ports.snapshots.take(&request, self.progress).await {
             Ok(info) => info,
             Err(error) if error.kind() == PortErrorKind::NoSpace => return Err(error.into()),
             Err(first) => {
                 tracing::warn!(error = %first, "the snapshot failed, one more try from its beginning");
                 self.ports.snapshots.discard(&request.id).await?;
+                // A copy takes its time, and a failed one says nothing about who wrote meanwhile.
+                self.both_are_down(member).await?;
                 self.ports.snapshots.take(&request, self.progress).await?
             }
         };
@@ -176,6 +171,18 @@ impl Run<'_> {
             guard,
             ..Facts::default()
         })
+    }
+
+    /// The last look before volumes are copied.
+    async fn both_are_down(&mut self, member: usize) -> Result<(), StepError> {
+        let old = self.old(member).await?;
+        if old.is_some_and(|old| old.is_up()) {
+            return Err(StepError::Diverged(
+                "somebody started the old container again after the stop".to_owned(),
+            ));
+        }
+        self.nobody_started_the_new(member).await?;
+        self.no_lost_process(member).await
     }
 
     pub(super) async fn park(&mut self, member: usize) -> Result<Facts, StepError> {

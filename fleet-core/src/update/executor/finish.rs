@@ -32,10 +32,13 @@ impl Run<'_> {
         })
     }
 
-    /// After the commit: the tag for good, then everything that is not needed any more.
+    /// After the commit: the tags for good, then everything that is not needed any more. What cannot be removed, such as a
+    /// parked container that somebody started, keeps no tag where it was.
     pub(super) async fn clean_up(&mut self) -> Result<Facts, StepError> {
         for member in 0..self.state.members.len() {
             self.move_tag_for_good(member).await?;
+        }
+        for member in 0..self.state.members.len() {
             let old = self.state.old_id(member).clone();
             self.watch.ours(&old);
             self.ports.runtime.remove(&old).await?;

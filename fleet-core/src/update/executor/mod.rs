@@ -22,7 +22,7 @@ pub use error::{SagaError, chain as error_chain};
 use watch::Watch;
 
 use super::program::{Action, MAX_MOVES, next};
-use super::{Cause, Direction, Facts, Fault, Outcome, Step, UpdateState};
+use super::{Cause, Direction, Entry, Facts, Fault, Outcome, Step, UpdateState};
 use crate::ports::{JournalWrite, PortError, Progress, ProgressSink, UpdatePorts};
 
 /// How long the executor waits for an engine that went away before it leaves the update to recovery.
@@ -96,12 +96,14 @@ impl<'a> Executor<'a> {
     }
 
     /// Stops the new container of an update where somebody else's hand lets the old one, or another in its place, run
-    /// beside it: before an update is frozen as diverged.
+    /// beside it: before recovery freezes an update. Gives the rows that the journal lacks.
     ///
     /// # Errors
     /// The engine stayed away.
-    pub async fn stand_aside(&self, state: UpdateState) -> Result<(), SagaError> {
-        self.begin(state).await.stand_aside(Step::StopNew).await
+    pub async fn stand_aside(&self, state: UpdateState) -> Result<Vec<Entry>, SagaError> {
+        let mut run = self.begin(state).await;
+        run.stand_aside().await?;
+        Ok(run.pending.entries)
     }
 
     async fn begin(&self, state: UpdateState) -> Run<'a> {

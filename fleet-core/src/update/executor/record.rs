@@ -91,8 +91,7 @@ impl Run<'_> {
         self.flush().await
     }
 
-    /// Freezes an update whose containers somebody else changed. What is fleet's and runs beside the other's is stopped
-    /// first.
+    /// Ends an update whose containers somebody else changed: frozen, unless nothing was stopped yet.
     pub(super) async fn diverged(&mut self, step: Step, reason: &str) -> Result<(), SagaError> {
         if !self.state.any_started(Step::Stop) && step.direction() == Direction::Forward {
             // Nothing of the user's was stopped: withdraw what is fleet's, and leave theirs as it is.
@@ -110,7 +109,6 @@ impl Run<'_> {
             );
             return self.flush().await;
         }
-        self.stand_aside(step).await?;
         self.end(Outcome::Diverged, reason).await
     }
 
@@ -120,11 +118,13 @@ impl Run<'_> {
         self.pending.volumes_dirty = true;
     }
 
-    /// Stops what is fleet's and runs beside somebody else's, trying again while that fails.
-    pub(super) async fn stand_aside(&mut self, step: Step) -> Result<(), SagaError> {
+    /// Stops the new container where the old one, or somebody else's, runs beside it, trying again while that fails.
+    pub(super) async fn stand_aside(&mut self) -> Result<(), SagaError> {
         for _ in 0..UNKNOWN_TRIES {
             match self.stop_ours_beside_theirs().await {
-                Err(StepError::Unknown(error)) => self.wait_for_engine(step, &error).await?,
+                Err(StepError::Unknown(error)) => {
+                    self.wait_for_engine(Step::StopNew, &error).await?;
+                }
                 Err(StepError::Abort(error)) => return Err(error),
                 Err(StepError::Failed(_)) => self.ports.clock.sleep(RETRY_PAUSE).await,
                 _ => break,
@@ -133,8 +133,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Gives the update an outcome that freezes it.
+    /// Gives the update an outcome that freezes it. What is fleet's and runs beside another version is stopped first.
     pub(super) async fn end(&mut self, outcome: Outcome, reason: &str) -> Result<(), SagaError> {
+        self.stand_aside().await?;
         tracing::error!(update = %self.state.plan.id, %outcome, reason, "the update is frozen until a person decides");
         self.push(
             0,
