@@ -216,6 +216,10 @@ fn seeds_that_found_a_bug_hold() {
             105_616_007_895,
             "an engine that restarted twice while the old container proved itself left it down",
         ),
+        (
+            305_639_017_772,
+            "the gate started the new container again beside a lost process of the parked one that somebody had started",
+        ),
     ] {
         if let Err(failure) = tell(seed, true) {
             panic!("{found}\n{failure}");

@@ -390,7 +390,10 @@ impl Run<'_> {
         spec.min_healthy = spec.min_healthy.min(Duration::from_secs(2));
         let id = self.state.old_id(member).clone();
         let mut may_restart = true;
-        match self.gate(&id, &spec, timeout, &mut may_restart).await {
+        match self
+            .gate(member, &id, &spec, timeout, &mut may_restart)
+            .await
+        {
             // The engine took it down, more than once: it may well get back.
             Err(StepError::Failed(cause)) if !may_restart => Err(infrastructure(cause.reason)),
             other => other.map(|_| Facts::default()),

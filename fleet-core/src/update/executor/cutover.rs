@@ -292,6 +292,7 @@ impl Run<'_> {
             let new = self.new_in_its_place(member).await?;
             if self.state.forced_forward && self.state.was_running(member) && !new.is_up() {
                 // A person decided that it runs.
+                self.no_lost_process(member).await?;
                 self.ports.runtime.start(&new.id).await?;
                 self.watch.ours(&new.id);
             }

@@ -91,7 +91,7 @@ impl Run<'_> {
         }
         let spec = self.state.plan.members[member].health.clone();
         let left = self.time_left(member, spec.timeout);
-        let passed = self.gate(&new.id, &spec, left, &mut true).await?;
+        let passed = self.gate(member, &new.id, &spec, left, &mut true).await?;
         Ok(passed.facts())
     }
 
@@ -124,18 +124,14 @@ impl Run<'_> {
         if !runs {
             // Its policy may be about to start it once more.
             self.stop_container(new, None).await?;
-            if let Some(orphan) = self.ports.runtime.orphan(&new.id).await? {
-                return Err(StepError::Stuck(format!(
-                    "a process of the container lives on without the engine: {orphan}"
-                )));
-            }
+            self.no_lost_process(member).await?;
             self.ports.runtime.start(&new.id).await?;
             self.watch.ours(&new.id);
         }
         let spec = self.state.plan.members[member].health.clone();
         let mut may_restart = runs;
         let passed = self
-            .gate(&new.id, &spec, spec.timeout, &mut may_restart)
+            .gate(member, &new.id, &spec, spec.timeout, &mut may_restart)
             .await?;
         Ok(passed.facts())
     }
@@ -153,6 +149,7 @@ impl Run<'_> {
     /// `may_restart`: whether an engine restart may be answered by starting the container again, once.
     pub(super) async fn gate(
         &mut self,
+        member: usize,
         id: &ContainerId,
         spec: &HealthSpec,
         time: Duration,
@@ -195,7 +192,7 @@ impl Run<'_> {
                     last_reason = reason;
                 }
                 Ok(Answer::Ended(container)) => {
-                    self.ended(&container, may_restart).await?;
+                    self.ended(member, &container, may_restart).await?;
                     (passes, first, pause, run_of) = (0, None, FIRST_PAUSE, None);
                     start = self.ports.clock.monotonic();
                     continue;
@@ -306,6 +303,7 @@ impl Run<'_> {
     /// hand freezes the update.
     async fn ended(
         &mut self,
+        member: usize,
         container: &Container,
         may_restart: &mut bool,
     ) -> Result<(), StepError> {
@@ -324,11 +322,7 @@ impl Run<'_> {
         if incident && *may_restart {
             *may_restart = false;
             self.wait_for_engine_back().await?;
-            if let Some(orphan) = self.ports.runtime.orphan(id).await? {
-                return Err(StepError::Stuck(format!(
-                    "a process of the container lives on without the engine: {orphan}"
-                )));
-            }
+            self.no_lost_process(member).await?;
             if let Some(other) = self.version_beside(id).await? {
                 return Err(StepError::Diverged(other));
             }
