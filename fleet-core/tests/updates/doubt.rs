@@ -9,7 +9,7 @@ use fleet_core::ports::{NoProgress, SnapshotStore as _};
 use fleet_core::testing::{
     FaultPlan, ForeignMove, MemoryStore, Migration, Move, ROWS, SCHEMA, Workload,
 };
-use fleet_core::update::{Outcome, UpdateReport};
+use fleet_core::update::{MAX_RECOVERIES, Outcome, UpdateReport};
 
 use super::{World, assert_outcome, request};
 
@@ -172,6 +172,28 @@ fn the_same_on_the_way_back() {
     assert_eq!(ended, Some(Outcome::Diverged), "{found}");
     assert_outcome(&resolve(&world, Keep::Old), Outcome::RolledBack);
     assert_eq!(schema(&world), b"1");
+}
+
+/// The old container is back when fleet dies for the last time that is forgiven.
+#[test]
+fn a_recovery_that_gives_up_leaves_one_version_running() {
+    let world = died_at("promote.after");
+    for _ in 0..MAX_RECOVERIES {
+        world.host.set_faults(FaultPlan {
+            die_at_point: Some("gate_old.before".to_owned()),
+            ..FaultPlan::default()
+        });
+        let told = |_: &_, _: &_| ();
+        let recovered = world.host.drive(world.fleet.recover(&NoProgress, &told));
+        assert!(recovered.is_none(), "it died again");
+    }
+    somebody_starts(&world, ".fleet-f-");
+    let (ended, found) = recover(&world);
+    assert_eq!(ended, Some(Outcome::NeedsOperator), "{found}");
+    let containers = world.host.containers().into_iter();
+    let up = containers.filter(|it| it.is_up() && it.image.starts_with("app"));
+    let up: Vec<_> = up.map(|it| (it.name, it.image)).collect();
+    assert_eq!(up, [("web".to_owned(), "app:1".to_owned())]);
 }
 
 #[test]
