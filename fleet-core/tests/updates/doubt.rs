@@ -59,14 +59,19 @@ fn put_back_to(at: &'static str) -> World {
     with_journal(&world, &taken.expect("the place is passed"))
 }
 
-/// An update to a release that destroys the data; fleet dies at a place.
+/// An update to a release that destroys the data and ends; fleet dies at a place.
 fn died_at(point: &str) -> World {
-    let world = World::with_web();
     let ends = Workload {
         migration: Migration::Destroys,
         ..Workload::crasher("2")
     };
-    world.publish("app:2", ends);
+    died_over(ends, point)
+}
+
+/// An update to a release; fleet dies at a place.
+fn died_over(release: Workload, point: &str) -> World {
+    let world = World::with_web();
+    world.publish("app:2", release);
     let world = with_journal(&world, &world.store.clone());
     world.host.set_faults(FaultPlan {
         die_at_point: Some(point.to_owned()),
@@ -177,7 +182,7 @@ fn the_same_on_the_way_back() {
 /// The old container is back when fleet dies for the last time that is forgiven.
 #[test]
 fn a_recovery_that_gives_up_leaves_one_version_running() {
-    let world = died_at("promote.after");
+    let world = died_over(Workload::healthy("2"), "promote.after");
     for _ in 0..MAX_RECOVERIES {
         world.host.set_faults(FaultPlan {
             die_at_point: Some("gate_old.before".to_owned()),
