@@ -181,6 +181,13 @@ impl Drop for Lab {
     // What cannot be removed was removed by the test, or is reported by the engine to nobody: a drop cannot fail.
     fn drop(&mut self) {
         for (id, _) in self.container_ids() {
+            let mounts = "{{range .Mounts}}{{println .Name}}{{end}}";
+            let mounts = try_docker(&["inspect", "--format", mounts, &id]).unwrap_or_default();
+            // An anonymous volume that an update bound by its name does not go with its container.
+            let anonymous = mounts.lines().filter(|name| name.len() == 64);
+            self.volumes
+                .borrow_mut()
+                .extend(anonymous.map(str::to_owned));
             let _ = try_docker(&["rm", "--force", "--volumes", &id]);
         }
         for volume in self.volumes.borrow().iter() {
