@@ -220,6 +220,10 @@ fn seeds_that_found_a_bug_hold() {
             305_639_017_772,
             "the gate started the new container again beside a lost process of the parked one that somebody had started",
         ),
+        (
+            405_602_018_376,
+            "a volume of a new container that somebody started stayed behind where the answer to its removal was lost",
+        ),
     ] {
         if let Err(failure) = tell(seed, true) {
             panic!("{found}\n{failure}");

@@ -200,7 +200,9 @@ impl Run<'_> {
             .unwrap_or_else(|| frozen.container.image_id.clone());
         let plan = &self.state.plan.members[member];
         let name = Names::candidate(&plan.instance.name, &self.state.plan.id);
-        let mut new_volumes = Vec::new();
+        // Those of a container that an earlier try made are known before it is taken up or removed: somebody may remove it
+        // first, or an answer be lost.
+        let mut new_volumes = self.facts(member).new_volumes.clone().unwrap_or_default();
         if let Some(found) = self.ports.runtime.find(&name).await? {
             if !self.is_ours(&found) {
                 return Err(infrastructure(format!(
@@ -209,12 +211,11 @@ impl Run<'_> {
             }
             // The answer to an earlier creation was lost. The runtime takes up what it made, unless it is of no use.
             let volumes = self.volumes_made_for(member, &found);
+            new_volumes.extend(volumes.iter().cloned());
+            self.state.members[member].facts.new_volumes = Some(new_volumes.clone());
             if found.image_id != image_id || found.state != RunState::Created {
                 self.ports.runtime.remove(&found.id).await?;
                 self.remove_made_volumes(&volumes).await?;
-            } else {
-                // Should somebody remove it before it is taken up, they are known all the same.
-                new_volumes = volumes;
             }
         }
         let request = CandidateRequest {
@@ -231,8 +232,9 @@ impl Run<'_> {
             .create(&CreateRequest::Candidate(Box::new(request)))
             .await
             .map_err(blame_release_if_invalid)?;
-        new_volumes.retain(|volume| !created.new_volumes.contains(volume));
         new_volumes.extend(created.new_volumes);
+        new_volumes.sort();
+        new_volumes.dedup();
         Ok(Facts {
             candidate: Some(created.id),
             new_volumes: Some(new_volumes),
