@@ -91,6 +91,17 @@ fn somebody_starts(world: &World, infix: &str) {
     world.host.happen(Move::Foreign(start));
 }
 
+/// A recovery that dies as well.
+fn dies_again_at(world: &World, point: &str) {
+    world.host.set_faults(FaultPlan {
+        die_at_point: Some(point.to_owned()),
+        ..FaultPlan::default()
+    });
+    let told = |_: &_, _: &_| ();
+    let recovered = world.host.drive(world.fleet.recover(&NoProgress, &told));
+    assert!(recovered.is_none(), "it died again");
+}
+
 fn recover(world: &World) -> (Option<Outcome>, String) {
     let told = |_: &_, _: &_| ();
     let recovered = world.host.drive(world.fleet.recover(&NoProgress, &told));
@@ -165,13 +176,7 @@ fn data_of_a_new_container_that_somebody_started_is_not_left_to_the_old_one() {
 #[test]
 fn the_same_on_the_way_back() {
     let world = died_at("promote.after");
-    world.host.set_faults(FaultPlan {
-        die_at_point: Some("start_old.before".to_owned()),
-        ..FaultPlan::default()
-    });
-    let told = |_: &_, _: &_| ();
-    let recovered = world.host.drive(world.fleet.recover(&NoProgress, &told));
-    assert!(recovered.is_none(), "it died again");
+    dies_again_at(&world, "start_old.before");
     somebody_starts(&world, ".fleet-f-");
     let (ended, found) = recover(&world);
     assert_eq!(ended, Some(Outcome::Diverged), "{found}");
@@ -184,13 +189,7 @@ fn the_same_on_the_way_back() {
 fn a_recovery_that_gives_up_leaves_one_version_running() {
     let world = died_over(Workload::healthy("2"), "promote.after");
     for _ in 0..MAX_RECOVERIES {
-        world.host.set_faults(FaultPlan {
-            die_at_point: Some("gate_old.before".to_owned()),
-            ..FaultPlan::default()
-        });
-        let told = |_: &_, _: &_| ();
-        let recovered = world.host.drive(world.fleet.recover(&NoProgress, &told));
-        assert!(recovered.is_none(), "it died again");
+        dies_again_at(&world, "gate_old.before");
     }
     somebody_starts(&world, ".fleet-f-");
     let (ended, found) = recover(&world);
@@ -230,21 +229,12 @@ fn before_the_stop_the_new_container_is_withdrawn_and_the_old_one_serves_on() {
 #[test]
 fn what_ended_after_its_gate_is_gated_again_before_the_commit() {
     for point in ["arm.before", "arm.after", "commit.before"] {
-        let world = World::with_web();
         let passes_and_ends = Workload {
             exits_after: Some((std::time::Duration::from_secs(20), 1)),
             migration: Migration::Destroys,
             ..Workload::healthy("2")
         };
-        world.publish("app:2", passes_and_ends);
-        let world = with_journal(&world, &world.store.clone());
-        world.host.set_faults(FaultPlan {
-            die_at_point: Some(point.to_owned()),
-            ..FaultPlan::default()
-        });
-        let wish = request("web", "app:2");
-        let ended = world.host.drive(world.fleet.update(&wish, &NoProgress));
-        assert!(ended.is_none(), "it died");
+        let world = died_over(passes_and_ends, point);
         world.host.pass(std::time::Duration::from_secs(60));
         world.host.changes("web", Workload::unhealthy("2"));
         let (ended, found) = recover(&world);
